@@ -1,0 +1,47 @@
+# Everything needs Python >= 3.11 and make; the rest is installed into .venv.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: help install run gateway test test-fast lint types bench wheel clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+install: .venv/installed ## Make .venv and install ducto with everything that development needs
+
+.venv/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "ducto needs Python 3.11 or newer; none was found. Name one: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "This Python cannot make virtual environments. On Debian: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+run: install ## Run the demo: a metered gateway, driven by the real SDKs; fails if the books do not agree
+	$(BIN)/ducto demo
+
+gateway: install ## Serve the gateway of the demo until it is stopped
+	$(BIN)/ducto gateway
+
+test: install ## Run all tests
+	$(BIN)/pytest
+
+test-fast: install ## Run the tests without the long model and end-to-end runs
+	$(BIN)/pytest --ignore=tests/model --ignore=tests/end_to_end
+
+lint: install ## Check style, formatting and the layers of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install ## Check types
+	$(BIN)/mypy
+
+bench: install ## Measure, each figure beside its limit or peer
+	$(BIN)/python -m benchmarks
+
+wheel: install ## Build wheel and source distribution into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## Remove what the other targets made
+	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,5 @@
+"""Published path of `CreditStore`; defined in `ducto.stores.base`."""
+
+from ducto.stores.base import CreditStore
+
+__all__ = ["CreditStore"]

@@ -1,0 +1,193 @@
+"""The pricing that holds now, and the pricing that a call was admitted under."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from ducto.errors import ConfigError, NotSupportedError, PricingNotFoundError
+from ducto.models import GetUserPlanResult, PlanDefinition, PricingConfigData, PricingConfigResult
+from ducto.pricing.engine import PricingEngine
+from ducto.stores.base import CreditStore
+
+__all__ = ["ActivePricing", "LivePricing", "RecentlyUsed"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class RecentlyUsed(Generic[K, V]):
+    """A dict of bounded size that forgets what was not used for longest."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._items: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        if key not in self._items:
+            return None
+        self._items.move_to_end(key)
+        return self._items[key]
+
+    def put(self, key: K, value: V) -> None:
+        self._items[key] = value
+        self._items.move_to_end(key)
+        if len(self._items) > self._size:
+            self._items.popitem(last=False)
+
+    def drop(self, key: K) -> None:
+        self._items.pop(key, None)
+
+    def clear(self) -> None:
+        self._items.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class ActivePricing:
+    """The active config, compiled, with all plans that users may have, those that only earlier configs define
+    too.
+    """
+
+    id: str
+    config: PricingConfigData
+    engine: PricingEngine
+    plans: Mapping[str, PlanDefinition]
+    #: Does any plan change a price? If none does, nobody's plan has to be looked up to price a call.
+    plans_matter: bool
+
+
+class LivePricing:
+    """Reads pricing and plans from the store and keeps them fresh: nothing used is older than the refresh
+    seconds.
+
+    Concurrent callers wait for one read. A config is compiled only if its id is another than before.
+    """
+
+    #: Compiled configs of earlier versions, and plans of users, that are kept.
+    VERSIONS_KEPT = 32
+    USERS_KEPT = 10_000
+
+    def __init__(self, store: CreditStore, *, pricing_refresh_seconds: float, plan_refresh_seconds: float) -> None:
+        self._store = store
+        self._pricing_refresh_seconds = pricing_refresh_seconds
+        self._plan_refresh_seconds = plan_refresh_seconds
+        self._active: ActivePricing | None = None
+        self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
+        self._versions: RecentlyUsed[str, PricingEngine] = RecentlyUsed(self.VERSIONS_KEPT)
+        self._plans: RecentlyUsed[str, tuple[float, GetUserPlanResult]] = RecentlyUsed(self.USERS_KEPT)
+
+    def forget_active(self) -> None:
+        """Read the active pricing, and everybody's plan, again before the next use."""
+        self._read_at = float("-inf")
+        self._plans.clear()
+
+    def forget_plan(self, user_id: str) -> None:
+        """Read the user's plan again before the next use."""
+        self._plans.drop(user_id)
+
+    async def active_or_none(self) -> ActivePricing | None:
+        """The active pricing, `None` if none is published. Raises `StoreError` if it is due and cannot be
+        read.
+        """
+        if time.monotonic() - self._read_at < self._pricing_refresh_seconds:
+            return self._active
+        async with self._reading:
+            if time.monotonic() - self._read_at >= self._pricing_refresh_seconds:
+                await self._read()
+        return self._active
+
+    async def active(self) -> ActivePricing:
+        """The active pricing. Raises `ConfigError` if none is published."""
+        active = await self.active_or_none()
+        if active is None:
+            raise ConfigError(
+                "No pricing config is published, so no call can be priced; "
+                "publish one with `await manager.publish_pricing(config)`."
+            )
+        return active
+
+    async def engine_of(self, version: str | None) -> PricingEngine:
+        """The prices of the config with this id (or version number, as text); of the active one for `None`.
+
+        Raises `PricingNotFoundError`.
+        """
+        active = await self.active_or_none()
+        if version is None:
+            return (await self.active()).engine
+        if active is not None and active.id == version:
+            return active.engine
+        engine = self._versions.get(version)
+        if engine is None:
+            found = await self._store.get_pricing_config(version)
+            if found is None:
+                raise PricingNotFoundError(f"There is no pricing config {version!r}; see get_pricing_history.")
+            engine = PricingEngine(found.config, version=found.id)
+            self._versions.put(version, engine)
+        return engine
+
+    async def user_plan(self, user_id: str) -> GetUserPlanResult:
+        """The user's plan, at most `plan_refresh_seconds` old."""
+        kept = self._plans.get(user_id)
+        if kept is not None and time.monotonic() - kept[0] < self._plan_refresh_seconds:
+            return kept[1]
+        read_at = time.monotonic()
+        plan = await self._store.get_user_plan(user_id)
+        self._plans.put(user_id, (read_at, plan))
+        return plan
+
+    async def price_plan(self, active: ActivePricing, user_id: str) -> PlanDefinition | None:
+        """The plan to price a new call of the user by; `None` if he has none or no plan changes a price."""
+        if not active.plans_matter:
+            return None
+        return (await self.user_plan(user_id)).definition()
+
+    async def plan_of_admission(
+        self, user_id: str, plan_id: str | None, engine: PricingEngine
+    ) -> PlanDefinition | None:
+        """The plan that a reservation was made under: as the config of its version defines it, or as the last
+        one that did.
+        """
+        if plan_id is None:
+            return None
+        own = engine.config.plans.get(plan_id)
+        if own is not None:
+            return own
+        active = await self.active_or_none()
+        dropped = active.plans.get(plan_id) if active is not None else None
+        if dropped is not None:
+            return dropped
+        current = await self.user_plan(user_id)
+        return current.definition() if current.plan_id == plan_id else None
+
+    async def _read(self) -> None:
+        # Taken before the read, so that what is used is never older than promised, however slow the store is.
+        started = time.monotonic()
+        found = await self._store.get_active_pricing()
+        before = self._active
+        self._active = None if found is None else await self._made(found, before)
+        if (before.id if before else None) != (found.id if found else None):
+            self._plans.clear()
+            if before is not None:
+                self._versions.put(before.id, before.engine)
+        self._read_at = started
+
+    async def _made(self, found: PricingConfigResult, before: ActivePricing | None) -> ActivePricing:
+        same = before is not None and before.id == found.id
+        engine = before.engine if before is not None and same else PricingEngine(found.config, version=found.id)
+        try:
+            plans = {plan.id: plan for plan in await self._store.list_plans(include_dropped=True)}
+            matter = _changes_prices(plans.values())
+        except NotSupportedError:
+            # Nobody can say whether an older plan changes prices, so every user's plan is looked up.
+            plans, matter = {}, True
+        plans.update(found.config.plans)
+        return ActivePricing(found.id, found.config, engine, plans, matter)
+
+
+def _changes_prices(plans: Iterable[PlanDefinition]) -> bool:
+    return any(plan.rate_overrides or plan.per_operation for plan in plans)

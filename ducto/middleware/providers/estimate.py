@@ -1,0 +1,104 @@
+"""Tokens that nobody has counted: a bound before the call, an estimate after one whose usage is missing."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ducto.middleware.providers.base import CallRequest, UsageReading, served_tier
+from ducto.usage import MAX_AMOUNT, UsageMetrics
+
+__all__ = [
+    "IMAGE_TOKENS",
+    "Tokenizer",
+    "bound_text_tokens",
+    "estimate_usage",
+    "reserve_usage",
+    "typical_text_tokens",
+]
+
+#: Tokens to reserve for one image: more than the usual models charge for a large one. A few count several
+#: times as much, so give your own where you meter those.
+IMAGE_TOKENS = 10_000
+
+#: Text and code in English measured 3.9 to 4.3 characters a token.
+TYPICAL_BYTES_PER_TOKEN = 4
+
+
+class Tokenizer(Protocol):
+    """Counts the tokens of a text. It must not do network I/O, which would be in the way of every request."""
+
+    def count(self, text: str, /) -> int:
+        """Tokens in `text`."""
+        ...
+
+
+def bound_text_tokens(size_bytes: int) -> int:
+    """The most tokens that a text of so many bytes can have: no token is less than one byte."""
+    return size_bytes
+
+
+def typical_text_tokens(size_bytes: int) -> int:
+    """What a text of so many bytes usually has, rounded up."""
+    return -(-size_bytes // TYPICAL_BYTES_PER_TOKEN)
+
+
+def reserve_usage(
+    request: CallRequest,
+    *,
+    default_output_limit: int,
+    input_tokens: int | None = None,
+    image_tokens: int = IMAGE_TOKENS,
+) -> UsageMetrics:
+    """The worst case of a call, to reserve for.
+
+    `default_output_limit` is used where the request has no limit (the model's own maximum). `input_tokens`
+    replaces the bound by bytes, for a caller with a `Tokenizer`. Input is put into the dearest bucket that
+    the request asks for: a cache write, where it asks for one. What `request.unbounded_input` names is not in
+    it.
+    """
+    text = bound_text_tokens(request.input_bytes) if input_tokens is None else input_tokens
+    limit = default_output_limit if request.output_limit is None else request.output_limit
+    return UsageMetrics(
+        model=request.model,
+        input_tokens=_capped(text) if request.cache_write is None else 0,
+        cache_write_tokens=_capped(text) if request.cache_write == "5m" else 0,
+        cache_write_1h_tokens=_capped(text) if request.cache_write == "1h" else 0,
+        input_image_tokens=_capped(request.images * image_tokens),
+        output_tokens=_capped(limit * request.choices),
+        service_tier=served_tier(None, request=request),
+        speed=request.speed,
+    )
+
+
+def estimate_usage(
+    request: CallRequest,
+    *,
+    delivered_bytes: int,
+    known: UsageReading | None = None,
+    input_tokens: int | None = None,
+    image_tokens: int = IMAGE_TOKENS,
+) -> UsageMetrics:
+    """What a call probably used whose usage is missing, and at least what is known of it.
+
+    `delivered_bytes` is the text that reached the client (`UsageReading.delivered_bytes`), `known` a reading
+    that is not final: its input stands, and its output is the least. `input_tokens` replaces the estimate by
+    bytes.
+    """
+    output = typical_text_tokens(delivered_bytes)
+    if known is not None and known.usage is not None:
+        usage = known.usage
+        missing = max(0, output - usage.total_output_tokens)
+        return usage.model_copy(update={"output_tokens": _capped(usage.output_tokens + missing)})
+    text = typical_text_tokens(request.input_bytes) if input_tokens is None else input_tokens
+    return UsageMetrics(
+        model=request.model,
+        input_tokens=_capped(text),
+        input_image_tokens=_capped(request.images * image_tokens),
+        output_tokens=_capped(output),
+        service_tier=served_tier(known.service_tier if known is not None else None, request=request),
+        speed=request.speed,
+    )
+
+
+def _capped(tokens: int) -> int:
+    return min(tokens, MAX_AMOUNT)

@@ -1,0 +1,1 @@
+"""Where the credits are kept: one interface, interchangeable stores."""
