@@ -10,6 +10,7 @@ from typing import Literal
 __all__ = [
     "CACHE_BUCKETS",
     "INPUT_BUCKETS",
+    "MEDIA_BUCKETS",
     "OUTPUT_BUCKETS",
     "PARENTS",
     "TOKEN_BUCKETS",
@@ -26,6 +27,8 @@ INPUT_BUCKETS = (
     "input_image_tokens",
 )
 OUTPUT_BUCKETS = ("output_tokens", "reasoning_tokens", "output_audio_tokens", "output_image_tokens")
+#: Sound and pictures: tokens fall here only if the request has any.
+MEDIA_BUCKETS = frozenset({"input_audio_tokens", "input_image_tokens", "output_audio_tokens", "output_image_tokens"})
 TOKEN_BUCKETS = INPUT_BUCKETS + OUTPUT_BUCKETS
 CACHE_BUCKETS = frozenset({"cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from operator import mul
@@ -12,7 +12,7 @@ from typing import Literal
 from ducto.errors import PlanNotFoundError, PricingError, UnknownModelError
 from ducto.models.pricing import PlanDefinition, PricingConfigData
 from ducto.pricing.breakdown import CostBreakdown, CostComponent
-from ducto.pricing.buckets import INPUT_BUCKETS, OUTPUT_BUCKETS, TOKEN_BUCKETS, UNIT_COUNTS
+from ducto.pricing.buckets import INPUT_BUCKETS, MEDIA_BUCKETS, OUTPUT_BUCKETS, TOKEN_BUCKETS, UNIT_COUNTS
 from ducto.pricing.config import CompiledPricing, ExpressionRule, PriceList, Rule, compile_pricing
 from ducto.pricing.expression import BoundExpression
 from ducto.pricing.rate_tables import RateRow, read_quantities
@@ -112,9 +112,9 @@ class PricingEngine:
         `calculate(metrics).total`.
 
         For a rate table it is a bound over every way in which the same input and output tokens can fall into
-        buckets: all input in the dearest input bucket, all output in the dearest output bucket, at the tier
-        of this input and the variant of this service tier and speed. For an expression, and for `cache`
-        expressions, it is the dearest of what was given and all input fresh, written to the cache, or
+        buckets: all input in the dearest input bucket, all output in the dearest output bucket (of sound and
+        pictures only if `metrics` has any), at the tier of this input and the variant of this service tier and
+        speed. For an expression, and for `cache` expressions, it is the dearest of what was given and all input fresh, written to the cache, or
         written for an hour, each with all output visible or reasoning. Raises as `calculate`.
         """
         given = self.calculate(metrics, plan)
@@ -124,7 +124,9 @@ class PricingEngine:
         turns: set[tuple[str, str]] = set()
         if rule is not None and not isinstance(rule, ExpressionRule):
             row = rule.row(metrics, quantities)
-            turns.add((row.dearest_input, row.dearest_output))
+            sides = (INPUT_BUCKETS, OUTPUT_BUCKETS)
+            dearest_input, dearest_output = (row.dearest(_possible(metrics, side)) for side in sides)
+            turns.add((dearest_input, dearest_output))
         if isinstance(rule, ExpressionRule) or self.pricing.config.cache:
             turns.update(_TURNS)
         return max(given.total, *(self.calculate(_turned(metrics, *turn), plan).total for turn in turns), 0)
@@ -224,6 +226,11 @@ def _add_named(
 ) -> None:
     for name, expression in expressions.items():
         extras.append(CostComponent(f"{group}.{name}", 1, expression.evaluate(metrics)))
+
+
+def _possible(metrics: UsageMetrics, buckets: Iterable[str]) -> list[str]:
+    """The buckets that tokens of this call can fall into."""
+    return [bucket for bucket in buckets if bucket not in MEDIA_BUCKETS or getattr(metrics, bucket)]
 
 
 def _turned(metrics: UsageMetrics, input_bucket: str, output_bucket: str) -> UsageMetrics:

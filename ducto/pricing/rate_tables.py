@@ -16,7 +16,7 @@ from operator import attrgetter
 
 from ducto.errors import PricingConfigError
 from ducto.models.pricing import Rates, RateTable, RateTier, RateVariant
-from ducto.pricing.buckets import INPUT_BUCKETS, OUTPUT_BUCKETS, PARENTS, TOKEN_BUCKETS, UNIT_COUNTS, home_of
+from ducto.pricing.buckets import INPUT_BUCKETS, PARENTS, TOKEN_BUCKETS, UNIT_COUNTS, home_of
 from ducto.pricing.suggestions import did_you_mean, nearest
 from ducto.usage import UsageMetrics
 
@@ -54,14 +54,17 @@ class RateRow:
     `hour_in_cache`: the one-hour cache writes are counted as cache writes by the `cache` expressions.
     """
 
-    __slots__ = ("dearest_input", "dearest_output", "denominator", "hour_in_cache", "rates")
+    __slots__ = ("_per_count", "denominator", "hour_in_cache", "rates")
 
     def __init__(self, per_count: Mapping[str, Fraction], *, hour_in_cache: bool) -> None:
         self.denominator = math.lcm(*(rate.denominator for rate in per_count.values()))
         self.rates = tuple(int(per_count[field] * self.denominator) for field in QUANTITY_FIELDS)
         self.hour_in_cache = hour_in_cache
-        self.dearest_input = max(INPUT_BUCKETS, key=lambda bucket: per_count[bucket])
-        self.dearest_output = max(OUTPUT_BUCKETS, key=lambda bucket: per_count[bucket])
+        self._per_count = per_count
+
+    def dearest(self, buckets: Iterable[str]) -> str:
+        """The bucket with the highest rate."""
+        return max(buckets, key=self._per_count.__getitem__)
 
 
 class TieredRows:

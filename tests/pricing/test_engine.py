@@ -187,6 +187,12 @@ def test_breakdown_says_what_priced_the_call() -> None:
         ({"input": 1, "output": 10}, {"input_tokens": 5, "output_tokens": 1}, 15),
         ({"input": 1, "cache_write": 2, "output": 10}, {"input_tokens": 5, "output_tokens": 1}, 20),
         ({"input": 1, "output": 10, "reasoning": 30}, {"output_tokens": 2}, 60),
+        ({"input": 1, "input_audio": 9, "output": 1}, {"input_tokens": 5, "output_tokens": 2}, 7),
+        (
+            {"input": 1, "input_audio": 9, "output": 1, "output_audio": 9},
+            {"input_tokens": 5, "input_audio_tokens": 1},
+            54,
+        ),
         ({"input": 1, "tiers": [{"above": 4, "cache_write": 9}]}, {"input_tokens": 5}, 45),
         ({"input": 1, "tiers": [{"above": 5, "cache_write": 9}]}, {"input_tokens": 5}, 5),
     ],

@@ -23,6 +23,8 @@ IMAGE_TOKENS = 10_000
 #: Text and code in English measured 3.9 to 4.3 characters a token.
 TYPICAL_BYTES_PER_TOKEN = 4
 
+_WRITE_BUCKETS = {None: "input_tokens", "5m": "cache_write_tokens", "1h": "cache_write_1h_tokens"}
+
 
 class Tokenizer(Protocol):
     """Counts the tokens of a text. It must not do network I/O, which would be in the way of every request."""
@@ -53,18 +55,17 @@ def reserve_usage(
 
     `default_output_limit` is used where the request has no limit (the model's own maximum). `input_tokens`
     replaces the bound by bytes, for a caller with a `Tokenizer`. Input is put into the dearest bucket that
-    the request asks for: a cache write, where it asks for one. What `request.unbounded_input` names is not in
-    it.
+    the request asks for: a cache write, where it asks for one, or sound, and then the output too. Of what
+    `request.unbounded_input` names only the sound is in it: a token of it is many bytes.
     """
     text = bound_text_tokens(request.input_bytes) if input_tokens is None else input_tokens
     limit = default_output_limit if request.output_limit is None else request.output_limit
+    sound = "audio" in request.unbounded_input
     return UsageMetrics(
         model=request.model,
-        input_tokens=_capped(text) if request.cache_write is None else 0,
-        cache_write_tokens=_capped(text) if request.cache_write == "5m" else 0,
-        cache_write_1h_tokens=_capped(text) if request.cache_write == "1h" else 0,
+        **{"input_audio_tokens" if sound else _WRITE_BUCKETS[request.cache_write]: _capped(text)},
         input_image_tokens=_capped(request.images * image_tokens),
-        output_tokens=_capped(limit * request.choices),
+        **{"output_audio_tokens" if sound else "output_tokens": _capped(limit * request.choices)},
         service_tier=served_tier(None, request=request),
         speed=request.speed,
     )

@@ -84,6 +84,9 @@ class OpenAIChat(_CompletionsFormat):
         unbounded: set[UnboundedInput] = set(media.unbounded)
         if fields.get("web_search_options") is not None:
             unbounded.add("hosted_tools")
+        modalities = fields.get("modalities")
+        if isinstance(modalities, list) and "audio" in modalities:
+            unbounded.add("audio")
         return CallRequest(
             model=read_model(fields),
             stream=read_flag(fields, "stream"),
