@@ -56,7 +56,7 @@ class Admissions(ManagerCore):
 
         Raises the typed refusals, `PricingError`, `ConfigError` if no pricing is published, and `StoreError`.
         """
-        here = self._here()
+        here = self._here_to_admit()
         task = here.supervisor.spawn(lambda: self._admit(here, terms))
         try:
             return await outcome(task)

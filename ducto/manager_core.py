@@ -108,6 +108,8 @@ class ManagerCore:
         self._announcer = Announcer(self.events, low_balance_thresholds=settings.low_balance_thresholds)
         self._maintenance = Maintenance(store, self._announcer)
         self._on_loop: OnLoop | None = None
+        #: From the start of `aclose` nothing new is admitted; until its end, what runs may still settle.
+        self._closing = False
         self._closed = False
 
     @property
@@ -145,23 +147,23 @@ class ManagerCore:
         What could not be charged by then is announced as `credits.deduct_failed`. The store stays open: who
         opened it closes it. Harmless when repeated.
         """
-        here, self._closed = self._on_loop, True
-        if here is None or here.loop.is_closed():
-            self.portal.stop()
-            return
-        if here.loop is not asyncio.get_running_loop():
-            closing = asyncio.run_coroutine_threadsafe(self._close(here), here.loop)
-            await asyncio.wrap_future(closing)
-        else:
-            await self._close(here)
-        if here.loop is self.portal.private_loop:
+        here, self._closing = self._on_loop, True
+        try:
+            if here is None or not here.loop.is_running():
+                return
+            if here.loop is asyncio.get_running_loop():
+                await self._close(here)
+            else:
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(here), here.loop))
+        finally:
+            self._closed = True
             self.portal.stop()
 
     def close(self) -> None:
         """`aclose` for code that is not async. Raises `ConfigError` on a thread that runs an event loop."""
         if self._on_loop is not None and self._on_loop.loop.is_running():
             self.portal.call(self.aclose, instead="use `await manager.aclose()`")
-        self._closed = True
+        self._closing = self._closed = True
         self.portal.stop()
 
     async def __aenter__(self) -> Self:
@@ -187,6 +189,12 @@ class ManagerCore:
                 "or call it from a thread without a loop through `@metered` on a `def`."
             )
         return self._begin(loop)
+
+    def _here_to_admit(self) -> OnLoop:
+        """As `_here`, for what begins something new. Raises `ConfigError` also while the manager is closing."""
+        if self._closing:
+            raise ConfigError("This manager is closed; make a new one.")
+        return self._here()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> OnLoop:
         here = OnLoop(

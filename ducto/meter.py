@@ -148,7 +148,9 @@ class MeteredCall:
         self._terms = terms
         self._admission: Admission | None = None
         self._started = False
-        self._usage: UsageMetrics | None = None
+        self._usage: UsageMetrics | int | None = None
+        self._usage_estimated = False
+        self._delivered = False
         self._settling: asyncio.Task[DeductionResult] | None = None
         self._releasing: asyncio.Task[ReleaseResult] | None = None
         self._stop_renewing: Callable[[], None] | None = None
@@ -173,7 +175,7 @@ class MeteredCall:
         return self.admission.result
 
     @property
-    def usage(self) -> UsageMetrics | None:
+    def usage(self) -> UsageMetrics | int | None:
         """The usage recorded so far."""
         return self._usage
 
@@ -224,9 +226,14 @@ class MeteredCall:
             f"The key {key!r} was tried {MAX_KEY_ATTEMPTS} times without a charge; use a new key."
         )
 
-    def record(self, usage: UsageMetrics) -> None:
-        """Note what the call used; the last note counts."""
+    def record(self, usage: UsageMetrics | int, *, estimated: bool = False) -> None:
+        """Note what the call used, as usage or in credits; the last note counts."""
         self._usage = usage
+        self._usage_estimated = estimated
+
+    def note_delivery(self) -> None:
+        """Something of the answer is there: if the call fails from now on, it is charged and not released."""
+        self._delivered = True
 
     async def settle(self, actual: UsageMetrics | int | None = None, *, estimated: bool = False) -> DeductionResult:
         """Charge the call: for `actual`, else for the recorded usage, else by the missing-usage policy.
@@ -240,7 +247,9 @@ class MeteredCall:
             raise ReservationReleasedError("This call was released, so it cannot be charged any more.")
         if self._settling is None:
             admission = self.admission
-            amount, usage, guessed = self._bill(actual if actual is not None else self._usage)
+            if actual is None:
+                actual, estimated = self._usage, estimated or self._usage_estimated
+            amount, usage, guessed = self._bill(actual)
             self._end()
             self._settling = self._books.supervise(
                 lambda: self._books.settle_admitted(admission, amount, usage=usage, estimated=estimated or guessed)
@@ -301,10 +310,19 @@ class MeteredCall:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if exc is None and not self.ended:
+        await self.finish(exc)
+
+    async def finish(self, failure: BaseException | None = None) -> None:
+        """End the call as leaving its block does, with the exception that the block raised if it did.
+
+        Does nothing if the call has ended. Raises the typed refusals, unless there is a `failure`.
+        """
+        if self.ended:
+            return
+        if failure is None:
             await self._settle_on_exit()
-        elif exc is not None and not self.ended:
-            await self._end_after_failure(exc)
+        else:
+            await self._end_after_failure(failure)
 
     async def _settle_on_exit(self) -> None:
         try:
@@ -317,7 +335,7 @@ class MeteredCall:
         it.
         """
         try:
-            if self._usage is not None:
+            if self._usage is not None or self._delivered:
                 await self.settle()
             else:
                 await self.release()

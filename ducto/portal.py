@@ -66,10 +66,6 @@ class Portal:
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=5.0)
 
-    @property
-    def private_loop(self) -> asyncio.AbstractEventLoop | None:
-        return self._private
-
     def _target(self) -> asyncio.AbstractEventLoop:
         loop = self._owner.loop
         if loop is not None and loop.is_running():

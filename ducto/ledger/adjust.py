@@ -59,7 +59,9 @@ def adjust(
         receive(account, [(None, amount)], deltas)
     else:
         spend_free(account, amount, deltas)
-    row = write_row(account, deltas, "adjustment", now, forced=force, key=idempotency_key, metadata=noted)
+    row = write_row(
+        account, deltas, "adjustment", now, forced=force, floor=min_balance, key=idempotency_key, metadata=noted
+    )
     reply = AdjustCreditsResult(
         transaction_id=row.transaction_id, user_id=user_id, amount=signed, new_balance=account.balance
     )

@@ -88,7 +88,7 @@ def aggregate_stats(book: Book, start: datetime, end: datetime) -> AggregateStat
     named = {model: tally for model, tally in models.items() if model is not None and tally.transactions}
     total = sum(tally.spend for tally in users.values())
     first, last = arguments.check_window(start, end)
-    days = ((last - timedelta(microseconds=1)).date() - first.date()).days + 1
+    days = ((last - timedelta(microseconds=1)).date() - first.date()).days + 1 if first < last else 0
     return AggregateStatsRow(
         total_spend=total,
         transaction_count=sum(tally.transactions for tally in users.values()),

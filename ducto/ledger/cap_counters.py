@@ -52,11 +52,11 @@ def describe(counter: CapCounter, *, allowed: bool) -> CapCheckResult:
 
 
 def current(counter: CapCounter, now: datetime) -> CapCounter:
-    """The counter, rolled on to the window of `now`: a new window has nothing spent and nothing held."""
-    if now >= counter.end:
-        counter.start, counter.end = window_of(counter.cap.cap_type, now)
-        counter.spent = counter.held = 0
-    return counter
+    """The counter for the window of `now`: itself, or a new one with nothing spent and nothing held.
+
+    It is not changed in place, because a read or a refusal must not lose the old window to a clock that steps back.
+    """
+    return counter if now < counter.end else CapCounter(counter.cap, *window_of(counter.cap.cap_type, now))
 
 
 def applicable(account: Account, now: datetime, model: str | None) -> list[CapCounter]:
@@ -123,4 +123,5 @@ def counter_for(account: Account, cap: SpendCap, now: datetime) -> CapCounter:
         if row.charged and counter.covers(row.booked_at, row.model):
             counter.spent += row.charged
     counter.held = sum(hold.amount for hold in account.open.values() if counter.covers(hold.created_at, hold.model))
+    counter.inherited = counter.spent + counter.held
     return counter

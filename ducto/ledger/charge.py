@@ -78,6 +78,7 @@ def charge(
         operation_type=operation_type,
         plan_id=admission.plan_id,
         forced=force,
+        floor=min_balance,
         key=idempotency_key,
     )
     balance = account.balance

@@ -112,6 +112,7 @@ def deduct(
         plan_id=hold.plan_id,
         late=late,
         suspect=bill.suspect,
+        floor=hold.min_balance,
         key=idempotency_key,
     )
     settle_freed(account, hold, now)

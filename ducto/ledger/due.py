@@ -54,8 +54,8 @@ def commit(book: Book, work: Account, now: datetime) -> Account:
         account.ended.update(work.ended)
         account.rows.extend(work.rows)
         account.entries.extend(work.entries)
-    for counter in account.caps:
-        current(counter, now)
+    if account.caps:
+        account.caps = [current(counter, now) for counter in account.caps]
     account.last_op_at = now
     book.accounts.setdefault((account.kind, account.id), account)
     return account
@@ -66,7 +66,8 @@ def book_due(work: Account, now: datetime) -> None:
     due: list[tuple[datetime, int, Hold | Grant]] = [
         (hold.due_at, 0, hold) for hold in work.open.values() if hold.due_at <= now
     ]
-    due += [(grant.expires_at, 1, grant) for grant in work.live if grant.expires_at <= now and grant.free > 0]
+    # Also those that are held whole: a hold that ends here may free them before their turn comes.
+    due += [(grant.expires_at, 1, grant) for grant in work.live if grant.expires_at <= now]
     due.sort(key=lambda item: item[:2])
     for at, _, thing in due:
         if isinstance(thing, Hold):

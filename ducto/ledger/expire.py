@@ -53,10 +53,17 @@ def prune(book: Book, clock_now: datetime, *, ended_before_days: int, limit: int
     arguments.check_int(ended_before_days, minimum=30, maximum=36_500, name="ended_before_days")
     arguments.check_int(limit, minimum=1, maximum=100_000, name="limit")
     pruned = 0
-    for account in book.accounts.values():
-        before = time_for(account, clock_now) - timedelta(days=ended_before_days)
-        old = [hold for hold in account.ended.values() if hold.ended_at is not None and hold.ended_at <= before]
-        for hold in old[: limit - pruned]:
+    for account in list(book.accounts.values()):
+        now = time_for(account, clock_now)
+        work = begin(account, now)
+        before = now - timedelta(days=ended_before_days)
+        # A hold that ended by itself long ago counts, also if nobody has looked at the account since.
+        ended = account.ended.values() if work is account else (*account.ended.values(), *work.ended.values())
+        old = [hold for hold in ended if hold.ended_at is not None and hold.ended_at <= before][: limit - pruned]
+        if not old:
+            continue
+        commit(book, work, now)
+        for hold in old:
             del account.ended[hold.id]
             if hold.key is not None:
                 acting = "" if hold.team_id is None else hold.user_id

@@ -9,6 +9,8 @@ from typing import Literal
 __all__ = ["account_of", "account_tag", "reservation_id", "transaction_id"]
 
 _RESERVATION, _TRANSACTION = "rsv_", "txn_"
+#: As many as 2^53-1 has. `int()` raises for thousands of digits, and an id comes from the caller.
+_MAX_DIGITS = 16
 
 
 def account_tag(kind: Literal["user", "team"], account_id: str) -> str:
@@ -27,7 +29,9 @@ def account_of(minted: str) -> tuple[Literal["user", "team"], str, int] | None:
     """Kind and id of the account in a minted id, and the number within it; `None` for what was never minted."""
     tag, dot, number = minted[4:].rpartition(".")
     kind = {"u": "user", "t": "team"}.get(tag[:1])
-    if minted[:4] not in (_RESERVATION, _TRANSACTION) or not dot or kind is None or not number.isdecimal():
+    if minted[:4] not in (_RESERVATION, _TRANSACTION) or not dot or kind is None:
+        return None
+    if not number.isdecimal() or len(number) > _MAX_DIGITS:
         return None
     encoded = tag[1:]
     try:

@@ -32,7 +32,7 @@ def list_transactions(
         raise ArgumentError("Give user_id, team_id, or both for a member's rows in the team.")
     before = len(account.rows) + 1 if cursor is None else _number(cursor)
     wanted: list[Row] = []
-    for row in reversed(account.rows[: before - 1]):
+    for row in reversed(account.rows[: max(before - 1, 0)]):
         if team_id is not None and user_id is not None and row.user_id != user_id:
             continue
         if len(wanted) == limit:

@@ -122,19 +122,25 @@ class Row(NamedTuple):
     forced: bool = False
     suspect: bool = False
     expires_at: datetime | None = None
+    #: The `min_balance` that the money was admitted with, so that the audit can explain a debt.
+    floor: int = 0
     key: str | None = None
     metadata: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)
 class CapCounter:
-    """A cap with what its current window has spent and what open reservations admitted in it hold."""
+    """A cap with what its current window has spent and what open reservations admitted in it hold.
+
+    `inherited` is what the window had spent and held when the cap was set, which may be above its limit already.
+    """
 
     cap: SpendCap
     start: datetime
     end: datetime
     spent: int = 0
     held: int = 0
+    inherited: int = 0
 
     def covers(self, instant: datetime, model: str | None) -> bool:
         return self.start <= instant < self.end and (self.cap.model is None or self.cap.model == model)

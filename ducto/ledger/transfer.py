@@ -52,7 +52,16 @@ def transfer(
     source, target = commit(book, source_work, now), commit(book, target_work, now)
     out = Deltas()
     spend_free(source, amount, out)
-    left = write_row(source, out, "transfer_out", now, counterparty=to_user_id, key=idempotency_key, metadata=noted)
+    left = write_row(
+        source,
+        out,
+        "transfer_out",
+        now,
+        counterparty=to_user_id,
+        floor=min_balance,
+        key=idempotency_key,
+        metadata=noted,
+    )
     into = Deltas()
     receive(target, _parts(source, out), into)
     write_row(

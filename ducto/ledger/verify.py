@@ -10,24 +10,50 @@ from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from ducto.ledger.state import Account, Book, Hold, Row
+from ducto.ledger.state import Account, Book, CapCounter, Row
 from ducto.ledger.windows import month_of
 from ducto.models import VerifyFault, VerifyResult
 from ducto.usage import MAX_AMOUNT
 
 __all__ = ["verify"]
 
-SETTLING = ("deduction",)
+SPENDS = ("deduction", "charge")
+#: The sign that the amount of a row has by its type; those that are not named may have either.
+SIGNS = {
+    "purchase": 1,
+    "grant": 1,
+    "bonus": 1,
+    "deduction": -1,
+    "charge": -1,
+    "allowance": 0,
+    "refund": 1,
+    "expiry": -1,
+    "debt_repayment": 0,
+    "transfer_out": -1,
+    "transfer_in": 1,
+}
 
 
 def verify(book: Book, now: datetime, *, reaper_period: timedelta = timedelta(days=365)) -> VerifyResult:
     """All faults of all accounts. `reaper_period` is how long a due hold may wait before it counts as stuck."""
-    faults = [fault for account in book.accounts.values() for fault in _account_faults(account, now, reaper_period)]
+    stuck_before = now - reaper_period
+    allowance = _largest_allowance(book)
+    faults = [
+        fault
+        for account in book.accounts.values()
+        for fault in _account_faults(account, stuck_before=stuck_before, allowance=allowance)
+    ]
     faults += _totals(book)
     return VerifyResult(ok=not faults, faults=tuple(faults))
 
 
-def _account_faults(account: Account, now: datetime, reaper_period: timedelta) -> Iterator[VerifyFault]:
+def _largest_allowance(book: Book) -> int:
+    """The most that any published plan has ever given for a month: plans, and who is on them, change meanwhile."""
+    plans = (plan for version in book.pricing for plan in version.config.plans.values())
+    return max((plan.free_allowance for plan in plans), default=0)
+
+
+def _account_faults(account: Account, *, stuck_before: datetime, allowance: int) -> Iterator[VerifyFault]:
     label = f"{account.kind}:{account.id}"
     checks = (
         _chain(account),
@@ -38,11 +64,11 @@ def _account_faults(account: Account, now: datetime, reaper_period: timedelta) -
         _keys(account),
         _refunds(account),
         _bills(account),
-        _allowances(account),
+        _allowances(account, allowance),
         _caps(account),
         _debt(account),
         _members(account),
-        _stuck(account, now - reaper_period),
+        _stuck(account, stuck_before),
     )
     for check in checks:
         for invariant, expected, found, row in check:
@@ -77,6 +103,12 @@ def _parts(account: Account) -> Iterator[Found]:
         moved = row.base_delta + sum(delta for _, delta in row.grant_deltas)
         if moved != row.amount:
             yield "parts_sum_to_amount", row.amount, moved, row.transaction_id
+        sign = SIGNS.get(row.type)
+        if sign is not None and row.amount * sign < 0 or (sign == 0 and row.amount != 0):
+            yield "sign_of_type", f"{row.type}: {sign}", row.amount, row.transaction_id
+    purchased = sum(row.amount for row in account.rows if row.type == "purchase")
+    if purchased != account.lifetime_purchased:
+        yield "purchased_from_rows", purchased, account.lifetime_purchased, None
     if base != account.base:
         yield "base_from_rows", base, account.base, None
     for grant_id, grant in account.grants.items():
@@ -111,8 +143,11 @@ def _grants(account: Account) -> Iterator[Found]:
             found = f"{grant.held}, {grant.remaining}, {grant.amount}"
             yield f"grant_bounds[{grant.id}]", "0 <= held <= remaining <= amount", found, None
         free = free or grant.free > 0
-    # While something is due, the base may still wait for it.
-    if account.base < 0 and free and account.next_due_at > account.last_op_at:
+    spendable = [grant.id for grant in account.grants.values() if grant.remaining > 0]
+    spendable.sort(key=lambda grant_id: (account.grants[grant_id].expires_at, grant_id))
+    if spendable != [grant.id for grant in account.live]:
+        yield "live_grants", spendable, [grant.id for grant in account.live], None
+    if account.base < 0 and free:
         yield "debt_only_without_grants", "base >= 0 or no free grant", account.base, None
     if not -MAX_AMOUNT <= account.balance <= MAX_AMOUNT:
         yield "balance_bounds", "within 2^53-1", account.balance, None
@@ -121,7 +156,7 @@ def _grants(account: Account) -> Iterator[Found]:
 def _reservations(account: Account) -> Iterator[Found]:
     rows: dict[str, list[Row]] = defaultdict(list)
     for row in account.rows:
-        if row.reservation_id is not None and row.type in SETTLING:
+        if row.reservation_id is not None and row.type == "deduction":
             rows[row.reservation_id].append(row)
     for hold_id, settling in rows.items():
         if len(settling) > 1:
@@ -137,18 +172,28 @@ def _reservations(account: Account) -> Iterator[Found]:
 
 
 def _keys(account: Account) -> Iterator[Found]:
-    known = {row.transaction_id for row in account.rows}
-    seen: dict[tuple[str, str, str], str] = {}
-    for row in account.rows:
-        if row.key is not None:
-            scope = (row.user_id if row.team_id else "", row.type, row.key)
-            if scope in seen:
-                yield "key_unique", seen[scope], row.transaction_id, row.transaction_id
-            seen[scope] = row.transaction_id
+    """Each stored answer points at a row with its key, and no keyed row is without one: so no key has two rows."""
+    keys = {row.transaction_id: row.key for row in account.rows}
+    answered: set[str] = set()
     for (_, operation, key), record in account.keys.items():
         target = getattr(record.reply, "transaction_id", None)
-        if target is not None and target not in known:
+        if target is None:
+            continue
+        if keys.get(target) != key:
             yield "key_points_at_row", f"a row for {operation} {key!r}", target, None
+        answered.add(target)
+    counted: set[str] = set()
+    for row in account.rows:
+        # The key of a new team's first row is kept beside the accounts.
+        if row.key is None or (account.kind == "team" and row.sequence == 1 and row.type == "grant"):
+            continue
+        if row.type == "allowance":  # Its answer is empty.
+            known = row.key not in counted and ("", "allowance", row.key) in account.keys
+            counted.add(row.key)
+        else:
+            known = row.transaction_id in answered
+        if not known:
+            yield "key_unique", f"one answer under {row.key!r}", "a row that is not of it", row.transaction_id
 
 
 def _refunds(account: Account) -> Iterator[Found]:
@@ -159,18 +204,28 @@ def _refunds(account: Account) -> Iterator[Found]:
         money = sum(each.amount for each in account.rows if each.refunds == sequence)
         if money != tally.money:
             yield "refunds_from_rows", money, tally.money, row.transaction_id
+    for row in account.rows:
+        if row.refunds is None:
+            continue
+        if row.refunds not in account.refunds:
+            yield "refunds_from_rows", row.amount, 0, row.transaction_id
+        if row.user_id != account.rows[row.refunds - 1].user_id:
+            yield "refund_to_who_paid", account.rows[row.refunds - 1].user_id, row.user_id, row.transaction_id
 
 
 def _bills(account: Account) -> Iterator[Found]:
     for row in account.rows:
         if row.charged + row.unbilled != row.actual:
             yield "charged_and_unbilled", row.actual, row.charged + row.unbilled, row.transaction_id
-        hold: Hold | None = account.ended.get(row.reservation_id or "")
+        due = row.refunded + row.allowance if row.type == "refund" else row.allowance - row.charged
+        if row.type in (*SPENDS, "allowance", "refund") and row.amount != due:
+            yield "amount_is_charged_money", due, row.amount, row.transaction_id
+        hold = account.ended.get(row.reservation_id or "")
         if hold is not None and row.charged > hold.max_settle:
             yield "charged_at_most_max_settle", hold.max_settle, row.charged, row.transaction_id
 
 
-def _allowances(account: Account) -> Iterator[Found]:
+def _allowances(account: Account, most: int) -> Iterator[Found]:
     used: dict[int, int] = defaultdict(int)
     held: dict[int, int] = defaultdict(int)
     for row in account.rows:
@@ -182,6 +237,8 @@ def _allowances(account: Account) -> Iterator[Found]:
             yield f"allowance_used[{month}]", used[month], use.used, None
         if use.held != held[month]:
             yield f"allowance_held[{month}]", held[month], use.held, None
+        if not 0 <= use.used + use.held <= most:
+            yield f"allowance_within_plan[{month}]", f"0 to {most}", use.used + use.held, None
     for month, amount in used.items():
         if amount and month not in account.allowances:
             yield f"allowance_used[{month}]", amount, 0, None
@@ -197,17 +254,44 @@ def _caps(account: Account) -> Iterator[Found]:
             yield f"cap_spent[{name}]", spent, counter.spent, None
         if counter.held != held:
             yield f"cap_held[{name}]", held, counter.held, None
+        if counter.cap.action == "deny":
+            allowed = max(counter.cap.limit, counter.inherited) + sum(
+                _beyond_cap(account, counter, row) for row in rows
+            )
+            if counter.spent + counter.held > allowed:
+                yield f"cap_excess_is_explained[{name}]", f"at most {allowed}", counter.spent + counter.held, None
+
+
+def _beyond_admission(row: Row) -> int:
+    """What a spend charged without having been admitted: by force, late, or more than was reserved."""
+    if row.forced or row.late:
+        return row.charged
+    return 0 if row.reserved is None else max(0, row.charged - row.reserved)
+
+
+def _beyond_cap(account: Account, counter: CapCounter, row: Row) -> int:
+    """Besides, caps do not refuse use that is booked as allowance, nor a call that ran on another model."""
+    hold = account.ended.get(row.reservation_id or "")
+    moved = row.reservation_id is not None and (hold is None or not counter.covers(hold.created_at, hold.model))
+    return row.charged if moved or row.type == "allowance" else _beyond_admission(row)
 
 
 def _debt(account: Account) -> Iterator[Found]:
-    """A balance below zero has a row that may lead there: an overage, a forced row, or a floor below zero."""
-    if account.balance >= 0:
-        return
+    """The base never falls below the lowest floor that anything was admitted with, save by what was not admitted.
+
+    Only the base can be in debt. What is held of it counts as gone, as it did when it was admitted.
+    """
+    base = floor = unadmitted = 0
     for row in account.rows:
-        overage = row.reserved is not None and (row.charged > row.reserved or row.late)
-        if row.forced or overage or row.amount < 0:
+        base += row.base_delta
+        floor = min(floor, row.floor)
+        unadmitted += -row.amount if row.type == "adjustment" and row.forced else _beyond_admission(row)
+        if base < floor - unadmitted:
+            yield "debt_is_explained", f"at least {floor - unadmitted}", base, row.transaction_id
             return
-    yield "debt_is_explained", "a spend below zero", account.balance, None
+    floor = min([floor, *(hold.min_balance for hold in account.open.values())])
+    if account.base - account.base_held < floor - unadmitted:
+        yield "debt_is_explained", f"at least {floor - unadmitted}", account.base - account.base_held, None
 
 
 def _members(account: Account) -> Iterator[Found]:
@@ -216,18 +300,30 @@ def _members(account: Account) -> Iterator[Found]:
             if row.team_id is not None:
                 yield "no_team_row_in_user_ledger", None, row.team_id, row.transaction_id
         return
-    spent: dict[str, int] = defaultdict(int)
-    held: dict[str, int] = defaultdict(int)
+    Uses = dict[tuple[str, int | None], int]
+    spent: Uses = defaultdict(int)
+    held: Uses = defaultdict(int)
     for row in account.rows:
         if row.charged:
-            spent[row.user_id] += row.charged
+            spent[row.user_id, None] += row.charged
+            spent[row.user_id, month_of(row.booked_at)] += row.charged
     for hold in account.open.values():
-        held[hold.user_id] += hold.amount
-    for user_id in {*spent, *held, *account.members}:
-        member = account.members.get(user_id)
-        found = (0, 0) if member is None else (member.lifetime.spent, member.lifetime.held)
-        if found != (spent[user_id], held[user_id]):
-            yield f"member_spend[{user_id}]", (spent[user_id], held[user_id]), found, None
+        held[hold.user_id, None] += hold.amount
+        held[hold.user_id, month_of(hold.created_at)] += hold.amount
+    found = {
+        (user_id, month): (use.spent, use.held)
+        for user_id, member in account.members.items()
+        for month, use in ((None, member.lifetime), *member.months.items())
+    }
+    for who in {*spent, *held, *found}:
+        expected = (spent[who], held[who])
+        if found.get(who, (0, 0)) != expected:
+            window = "" if who[1] is None else f", {who[1]}"
+            yield f"member_spend[{who[0]}{window}]", expected, found.get(who, (0, 0)), None
+    for user_id, member in account.members.items():
+        holds = sum(hold.user_id == user_id for hold in account.open.values())
+        if member.open_holds != holds:
+            yield f"member_open_holds[{user_id}]", holds, member.open_holds, None
 
 
 def _stuck(account: Account, before: datetime) -> Iterator[Found]:

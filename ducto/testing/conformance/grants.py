@@ -82,7 +82,7 @@ async def check_sweep_books_an_expiry_row_once(harness: Harness) -> None:
         {"accounts": 0, "grants": 0, "amount": 0},
         "a second sweep at once",
     )
-    equal(len(await rows(store, payer)), 3, "ledger rows after two sweeps")
+    equal(len(await rows(store, payer)), 4, "ledger rows after two additions, a charge and two sweeps")
 
 
 async def check_dry_run_writes_nothing(harness: Harness) -> None:
