@@ -1,0 +1,39 @@
+-- Reading balances.
+
+create or replace function ducto._get_balance(a ducto.accounts, p_now timestamptz, p jsonb) returns jsonb
+language sql immutable as $$
+    select pg_catalog.jsonb_build_object('user_id', a.account_id, 'balance', a.base + a.granted,
+        'lifetime_purchased', a.lifetime_purchased)
+$$;
+
+create or replace function public.ducto_get_balance(p_user_id text) returns jsonb
+language plpgsql volatile security definer set search_path = '' as $$
+begin
+    return coalesce(ducto._text_fault(pg_catalog.to_jsonb(p_user_id), 'user_id'),
+        ducto._read('get_balance', 'u', p_user_id, null));
+end
+$$;
+
+create or replace function ducto._get_available(a ducto.accounts, p_now timestamptz, p jsonb) returns jsonb
+language sql immutable as $$
+    select pg_catalog.jsonb_build_object('user_id', p -> 'user_id', 'team_id', p -> 'team_id',
+        'balance', a.base + a.granted, 'held', a.held, 'available', a.base + a.granted - a.held)
+$$;
+
+create or replace function public.ducto_get_available(p_user_id text, p_team_id text default null) returns jsonb
+language plpgsql volatile security definer set search_path = '' as $$
+declare
+    p jsonb := pg_catalog.jsonb_build_object('user_id', p_user_id, 'team_id', p_team_id);
+    v_fault jsonb := coalesce(
+        ducto._text_fault(p -> 'user_id', 'user_id'),
+        ducto._optional_text_fault(p -> 'team_id', 'team_id'));
+begin
+    if v_fault is not null then
+        return v_fault;
+    end if;
+    if p_team_id is not null then
+        return ducto._read('get_available', 't', p_team_id, p);
+    end if;
+    return ducto._read('get_available', 'u', p_user_id, p);
+end
+$$;

@@ -1,0 +1,245 @@
+-- Deduct: settle a reservation with what the call cost, once.
+
+create or replace function ducto._deduct_fault(p jsonb) returns jsonb
+language sql immutable parallel safe as $$
+    select coalesce(
+        ducto._amount_fault(p -> 'amount'),
+        ducto._text_fault(p -> 'user_id', 'user_id'),
+        ducto._key_fault(p -> 'idempotency_key'),
+        ducto._notes_fault(p),
+        case when pg_catalog.jsonb_typeof(p -> 'reservation_id') = 'string' then null
+            else ducto._odd_text_fault(p -> 'reservation_id', 'reservation_id', 200) end)
+$$;
+
+-- How an actual cost is paid, from numbers alone: `from_hold` of what is held (allowance first), then more allowance,
+-- then free money, by the policy that the reservation was admitted with. `rejected` where that refuses it. The
+-- set-based path and the single-item path both ask this.
+create or replace function ducto._bill(
+    p_actual bigint, p_amount bigint, p_late boolean, p_overage text, p_max_settle bigint, p_allowance_left bigint,
+    p_free bigint, p_min_balance bigint)
+returns table (rejected boolean, from_hold bigint, extra_allowance bigint, extra_money bigint, suspect boolean)
+language sql immutable parallel safe as $$
+    select
+        p_actual > b.reserved and p_overage = 'reject',
+        least(b.billable, b.reserved),
+        least(b.beyond, p_allowance_left),
+        case when p_overage = 'clamp'
+            then least(b.beyond - least(b.beyond, p_allowance_left), greatest(0, p_free - p_min_balance))
+            else b.beyond - least(b.beyond, p_allowance_left) end,
+        b.billable < p_actual
+    from (
+        select r.reserved, r.billable, greatest(0, r.billable - r.reserved) as beyond
+        from (select case when p_late then 0 else p_amount end as reserved, least(p_actual, p_max_settle) as billable) as r
+    ) as b
+$$;
+
+create or replace function ducto._deduct_reply(r ducto.ledger, p_tag text) returns jsonb
+language sql immutable as $$
+    select pg_catalog.jsonb_build_object(
+        'transaction_id', ducto._transaction_id(p_tag, r.sequence),
+        'reservation_id', ducto._reservation_id(p_tag, r.reservation),
+        'user_id', r.user_id,
+        'team_id', ducto._team_of(r.account_kind, r.account_id),
+        'amount', -r.amount,
+        'actual', r.actual,
+        'allowance_consumed', r.allowance,
+        'unbilled', r.unbilled,
+        'overage', case when r.late then r.charged else greatest(0, r.charged - r.reserved) end,
+        'balance_after', r.balance_after,
+        'available', r.available_after,
+        'late', r.late,
+        'suspect', r.suspect) || coalesce(r.reply, '{}')
+$$;
+
+-- The answer to a settled or released reservation: the reservation is its own key.
+create or replace function ducto._settled_before(a ducto.accounts, h ducto.reservations, p jsonb) returns jsonb
+language plpgsql stable as $$
+declare
+    r ducto.ledger;
+    v_id text := ducto._reservation_id(a.tag, h.number);
+begin
+    if h.state = 'released' then
+        return ducto._refusal('reservation_released', 'The reservation ' || v_id
+            || ' was released. Where the call did cost something, charge it directly.',
+            pg_catalog.jsonb_build_object('reservation_id', v_id));
+    end if;
+    select l.* into r from ducto.ledger as l
+    where l.account_kind = a.account_kind and l.account_id = a.account_id and l.sequence = h.settled_by;
+    if p ->> 'idempotency_key' is not null and p ->> 'idempotency_key' is distinct from r.key then
+        return ducto._refusal('already_settled', 'The reservation ' || v_id || ' was settled under another key, by '
+            || ducto._transaction_id(a.tag, r.sequence) || '.', pg_catalog.jsonb_build_object(
+                'transaction_id', ducto._transaction_id(a.tag, r.sequence), 'reservation_id', v_id));
+    end if;
+    if (p ->> 'amount')::bigint <> r.actual then
+        return ducto._refusal('idempotency_mismatch', 'The reservation ' || v_id || ' was settled with ' || r.actual
+            || ' credits, not ' || (p ->> 'amount') || '.', pg_catalog.jsonb_build_object(
+                'mismatch', array['amount'], 'transaction_id', ducto._transaction_id(a.tag, r.sequence)));
+    end if;
+    return ducto._deduct_reply(r, a.tag) || '{"replayed": true}';
+end
+$$;
+
+-- The answer to a key that was used before; null for a new key. The model compared is the one that the caller gave.
+create or replace function ducto._deducted_before(a ducto.accounts, p jsonb) returns jsonb
+language plpgsql stable as $$
+declare
+    r ducto.ledger := ducto._keyed_row(a, p ->> 'user_id', 'deduct', p ->> 'idempotency_key');
+begin
+    if r.sequence is null then
+        return null;
+    end if;
+    return coalesce(
+        ducto._mismatch(r.key, array['amount', 'reservation_id', 'model'], array[
+            r.actual <> (p ->> 'amount')::bigint,
+            ducto._reservation_id(a.tag, r.reservation) <> p ->> 'reservation_id',
+            (case when r.model_given then r.model end) is distinct from p ->> 'model']),
+        ducto._deduct_reply(r, a.tag) || '{"replayed": true}');
+end
+$$;
+
+create or replace function ducto._deduct(a ducto.accounts, p_now timestamptz, p jsonb) returns jsonb
+language plpgsql as $$
+declare
+    h ducto.reservations;
+    r ducto.ledger;
+    v_bill record;
+    v_actual bigint := (p ->> 'amount')::bigint;
+    v_late boolean;
+    v_allowance_left bigint := 0;
+    v_plan ducto.plans;
+    v_refusal jsonb;
+    v_id text := p ->> 'reservation_id';
+begin
+    if p ->> 'idempotency_key' is not null then
+        v_refusal := ducto._deducted_before(a, p);
+        if v_refusal is not null then
+            return v_refusal;
+        end if;
+    end if;
+    select x.* into h from ducto.reservations as x
+    where x.account_kind = a.account_kind and x.account_id = a.account_id and x.number = (p ->> 'number')::bigint
+        and x.user_id = p ->> 'user_id';
+    if not found then
+        return ducto._no_reservation(v_id);
+    end if;
+    if h.state in ('settled', 'released') then
+        return ducto._settled_before(a, h, p);
+    end if;
+    v_late := h.state = 'expired';
+    if v_late or v_actual > h.amount then
+        v_plan := ducto._plan_of(a.plan_id);
+        v_allowance_left := ducto._allowance_left(a, v_plan.free_allowance, h.created_at);
+    end if;
+    select b.* into v_bill from ducto._bill(v_actual, h.amount, v_late, h.overage, h.max_settle, v_allowance_left,
+        a.base + a.granted - a.held, h.min_balance) as b;
+    if v_bill.rejected then
+        return case when v_late then ducto._refusal('reservation_expired', 'The reservation ' || v_id || ' has expired.',
+                pg_catalog.jsonb_build_object('reservation_id', v_id))
+            else ducto._refusal('exceeds_reservation', v_actual || ' credits exceed the ' || h.amount
+                || ' reserved; the reservation stays active.',
+                pg_catalog.jsonb_build_object('limit', h.amount, 'reservation_id', v_id)) end;
+    end if;
+
+    r := ducto._new_row(a, 'deduction', 'deduct', p_now);
+    r.user_id := h.user_id;
+    r.booked_at := h.created_at;
+    r.actual := v_actual;
+    r.charged := v_bill.from_hold + v_bill.extra_allowance + v_bill.extra_money;
+    r.reservation := h.number;
+    r.reserved := h.amount;
+    r.operation_type := h.operation_type;
+    r.model_given := p ->> 'model' is not null;
+    r.model := coalesce(p ->> 'model', h.model);
+    r.pricing_version := coalesce(p ->> 'pricing_version', h.pricing_version);
+    r.plan_id := h.plan_id;
+    r.usage := ducto._present(p -> 'usage');
+    r.estimated := ducto._flag(p -> 'estimated');
+    r.late := v_late;
+    r.suspect := v_bill.suspect;
+    r.min_balance := h.min_balance;
+    r.key := p ->> 'idempotency_key';
+    r.metadata := ducto._present(p -> 'metadata');
+    v_refusal := ducto._spend_overflow(a, r.user_id, h.created_at, r.model, r.charged, r.charged);
+    if v_refusal is not null then
+        return v_refusal;
+    end if;
+
+    a := ducto._commit(a, p_now);
+    r.allowance := v_bill.extra_allowance;
+    if not v_late then
+        r.allowance := r.allowance + least(v_bill.from_hold, h.allowance_held);
+        a := ducto._free_hold(a, h);
+        call ducto._take_held(a, r, h, v_bill.from_hold - least(v_bill.from_hold, h.allowance_held));
+    end if;
+    if v_bill.extra_money > 0 then
+        call ducto._spend_free(a, r, v_bill.extra_money);
+    end if;
+    call ducto._book_spend(a, r);
+    update ducto.reservations as x set state = 'settled', ended_at = p_now, settled_by = r.sequence
+    where x.account_kind = a.account_kind and x.account_id = a.account_id and x.number = h.number;
+    if h.grant_holds is not null or a.base < 0 then
+        a := ducto._settle_freed(a, h, p_now, p_now);
+        if a.base + a.granted <> r.balance_after then
+            r.reply := pg_catalog.jsonb_build_object('balance_after', a.base + a.granted);
+        end if;
+    end if;
+    r.available_after := a.base + a.granted - a.held;
+    if a.has_caps then
+        r.reply := nullif(coalesce(r.reply, '{}') || coalesce(ducto._exceeded_after(a, h.created_at, r.model,
+            v_bill.extra_allowance + v_bill.extra_money), '{}'), '{}');
+    end if;
+    perform ducto._write(r);
+    if a.active = 0 and a.granted = 0 then
+        a.next_due_at := 'infinity';
+    end if;
+    perform ducto._save(a);
+    return ducto._deduct_reply(r, a.tag);
+end
+$$;
+
+-- Spend what was held, in the order in which it was allocated. The hold has been taken out of the counters.
+create or replace procedure ducto._take_held(
+    inout a ducto.accounts, inout r ducto.ledger, h ducto.reservations, p_money bigint)
+language plpgsql as $$
+declare
+    v_part jsonb;
+    v_taken bigint;
+begin
+    for v_part in select e.part from pg_catalog.jsonb_array_elements(h.grant_holds) as e(part) loop
+        v_taken := least((v_part ->> 1)::bigint, p_money);
+        if v_taken > 0 then
+            a := ducto._move_grant(a, (v_part ->> 0)::bigint, -v_taken);
+            r.grant_deltas := ducto._with_delta(r.grant_deltas, (v_part ->> 0)::bigint, -v_taken);
+            p_money := p_money - v_taken;
+        end if;
+    end loop;
+    a.base := a.base - p_money;
+    r.base_delta := r.base_delta - p_money;
+end
+$$;
+
+create or replace function ducto._deduct_item(p jsonb, p_wait boolean) returns jsonb
+language plpgsql as $$
+declare
+    v_fault jsonb := ducto._deduct_fault(p);
+    v_holder record;
+begin
+    if v_fault is not null then
+        return v_fault;
+    end if;
+    v_holder := ducto._holder(p ->> 'user_id', p ->> 'reservation_id');
+    if v_holder.kind is null then
+        return ducto._no_reservation(p ->> 'reservation_id');
+    end if;
+    return ducto._run('deduct', v_holder.kind, v_holder.id,
+        p || pg_catalog.jsonb_build_object('number', v_holder.number), p_wait);
+end
+$$;
+
+create or replace function public.ducto_deduct(p_items jsonb, p_wait boolean default true) returns jsonb
+language plpgsql volatile security definer set search_path = '' as $$
+begin
+    return (select pg_catalog.jsonb_agg(ducto._deduct_item(e.item, p_wait) order by e.ord)
+        from pg_catalog.jsonb_array_elements(p_items) with ordinality as e(item, ord));
+end
+$$;
