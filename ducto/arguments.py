@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 from ducto.errors import ArgumentError, InvalidAmountError
-from ducto.models import AddType, CapType, CreditMetadata, MemberCapWindow, OveragePolicy
+from ducto.models import AddType, CapAction, CapType, CreditMetadata, MemberCapWindow, OveragePolicy
 from ducto.usage import MAX_AMOUNT, UsageMetrics
 
 __all__ = [
@@ -29,6 +29,7 @@ MAX_KEY_BYTES = 255  # as Stripe's idempotency keys
 MAX_METADATA_BYTES = 16_384
 
 ADD_TYPES: tuple[str, ...] = get_args(AddType)
+CAP_ACTIONS: tuple[str, ...] = get_args(CapAction)
 CAP_TYPES: tuple[str, ...] = get_args(CapType)
 MEMBER_CAP_WINDOWS: tuple[str, ...] = get_args(MemberCapWindow)
 OVERAGE_POLICIES: tuple[str, ...] = get_args(OveragePolicy)

@@ -161,7 +161,7 @@ class ManagerCore:
 
     def close(self) -> None:
         """`aclose` for code that is not async. Raises `ConfigError` on a thread that runs an event loop."""
-        if self._on_loop is not None and self._on_loop.loop.is_running():
+        if not self._closed and self._on_loop is not None and self._on_loop.loop.is_running():
             self.portal.call(self.aclose, instead="use `await manager.aclose()`")
         self._closing = self._closed = True
         self.portal.stop()

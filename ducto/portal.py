@@ -59,11 +59,15 @@ class Portal:
     def stop(self) -> None:
         """End the private loop, if there is one. Called when the manager is closed, also from that loop."""
         with self._lock:
-            loop, thread = self._private, self._thread
-            self._private = self._thread = None
+            loop, self._private = self._private, None
+            thread = self._thread
+            if thread is threading.current_thread():
+                thread = None  # it cannot wait for itself; whoever asked it to close the manager waits
+            else:
+                self._thread = None
         if loop is not None:
             loop.call_soon_threadsafe(loop.stop)
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None:
             thread.join(timeout=5.0)
 
     def _target(self) -> asyncio.AbstractEventLoop:

@@ -107,9 +107,9 @@ def exceeded_after(account: Account, admitted_at: datetime, model: str | None, *
         return None
     findings = CapFindings()
     for counter in account.caps:
-        if counter.covers(admitted_at, model) and counter.spent + counter.held > counter.cap.limit:
-            if counter.cap.action != "notify" or overage > 0:
-                findings.note(counter)
+        exceeded = counter.covers(admitted_at, model) and counter.spent + counter.held > counter.cap.limit
+        if exceeded and (counter.cap.action != "notify" or overage > 0):
+            findings.note(counter)
     return findings
 
 

@@ -30,7 +30,7 @@ __all__ = ["deduct"]
 
 
 class Bill(NamedTuple):
-    """How an actual cost is paid: `from_hold` of what is held (allowance first), then more allowance, then free money."""
+    """How a cost is paid: `from_hold` of what is held (allowance first), then more allowance, then free money."""
 
     from_hold: int
     extra_allowance: int

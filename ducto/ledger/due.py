@@ -61,8 +61,11 @@ def commit(book: Book, work: Account, now: datetime) -> Account:
     return account
 
 
-def book_due(work: Account, now: datetime) -> None:
-    """Book on `work` all that is due at `now`, earliest first; at the same instant holds before grants."""
+def book_due(work: Account, now: datetime, *, max_holds: int | None = None) -> None:
+    """Book on `work` what is due at `now`, earliest first; at the same instant holds before grants.
+
+    With `max_holds` it stops after so many holds, and the rest stays due.
+    """
     due: list[tuple[datetime, int, Hold | Grant]] = [
         (hold.due_at, 0, hold) for hold in work.open.values() if hold.due_at <= now
     ]
@@ -70,6 +73,8 @@ def book_due(work: Account, now: datetime) -> None:
     due += [(grant.expires_at, 1, grant) for grant in work.live if grant.expires_at <= now]
     due.sort(key=lambda item: item[:2])
     for at, _, thing in due:
+        if len(work.ended) == max_holds:
+            break
         if isinstance(thing, Hold):
             _expire_hold(work, thing, at, now)
         elif thing.free > 0:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 __all__ = [
     "CHANGING",
     "CONFIGS",
+    "USERS",
     "Advance",
     "FromNow",
     "Nth",
@@ -29,6 +30,7 @@ __all__ = [
     "housekeeping",
     "members",
     "plans",
+    "prunes",
     "publishes",
     "reads",
     "refunds",
@@ -142,9 +144,7 @@ deducts = _calls(
     idempotency_key=_keys,
     model=st.sampled_from((None, None, None, "large")),
 )
-releases = _calls(
-    "release_reservation", user_id=st.sampled_from((None, None, None, *USERS)), reservation_id=_recent
-)
+releases = _calls("release_reservation", user_id=st.sampled_from((None, None, None, *USERS)), reservation_id=_recent)
 renews = _calls(
     "renew_reservation",
     user_id=st.sampled_from((None, None, None, *USERS)),
@@ -243,10 +243,11 @@ team_charges = _calls(
     force=_flags,
     model=_models,
 )
+prunes = _calls("prune_reservations", limit=st.sampled_from((1, 1000)))
 housekeeping = st.one_of(
     _calls("sweep_expired_credits", dry_run=st.booleans()),
     _calls("reap_expired_reservations", limit=st.sampled_from((1, 1000))),
-    _calls("prune_reservations", limit=st.sampled_from((1, 1000))),
+    prunes,
 )
 #: Reads that show an account as if all that is due had been booked.
 reads = st.one_of(

@@ -96,9 +96,7 @@ class Session:
     def _named(self, value: Any) -> Any:
         """The answer as plain data with names for minted ids. Messages are for people and are left out."""
         if isinstance(value, BaseModel):
-            return {
-                name: self._named(getattr(value, name)) for name in type(value).model_fields if name != "message"
-            }
+            return {name: self._named(getattr(value, name)) for name in type(value).model_fields if name != "message"}
         if isinstance(value, str):
             return self.names.get(value, value)
         if isinstance(value, Mapping):

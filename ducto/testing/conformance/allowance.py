@@ -278,3 +278,27 @@ async def check_expiring_credits_wait_behind_the_allowance(harness: Harness) -> 
     await fund(store, 10, user_id=payer, type="grant")
     expect(await store.charge_credits(payer, 100), "charge of exactly the allowance")
     await books(store, payer, "credits are not touched before the allowance", balance=10)
+
+
+async def check_late_deduct_uses_the_allowance_of_its_reserve(harness: Harness) -> None:
+    """A hold that expired over the end of a month is paid by what is left of the month it was admitted in."""
+    store = harness.store
+    await just_before(harness, next_month)
+    payer = await on_plan(store, FREE, credits=50)
+    reservation_id = await hold(store, payer, 60, ttl_seconds=10)
+    await harness.advance(200)
+    result = expect(await store.deduct_credits(payer, reservation_id, 130), "late deduct in the next month")
+    fields(result, {"late": True, "allowance_consumed": 100, "amount": 30}, "late deduct")
+    _allowance(await store.check_allowance(payer), "of the new month", used=0, held=0, remaining=100)
+
+
+async def check_clamp_takes_allowance_then_money_to_the_floor(harness: Harness) -> None:
+    store = harness.store
+    payer = await on_plan(store, FREE, credits=50)
+    reservation_id = await hold(store, payer, 50, min_balance=5, overage="clamp")
+    result = expect(await store.deduct_credits(payer, reservation_id, 500), "deduct 500 with `clamp`")
+    fields(
+        result,
+        {"allowance_consumed": 100, "amount": 45, "unbilled": 355, "balance_after": 5},
+        "`clamp` with an allowance of 100, 50 of money and floor 5",
+    )

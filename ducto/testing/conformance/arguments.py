@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from ducto.errors import ArgumentError
-from ducto.models import Outcome
+from ducto.models import CreditMetadata, Outcome
 from ducto.stores.base import CreditStore
 from ducto.testing.conformance.helpers import (
     MAX_AMOUNT,
@@ -18,6 +18,7 @@ from ducto.testing.conformance.helpers import (
     fund,
     hold,
     key,
+    known,
     raises,
     refused,
     rows,
@@ -278,3 +279,52 @@ async def check_metadata_comes_back_as_it_was(harness: Harness) -> None:
     }
     expect(await store.charge_credits(payer, 1, "charge", metadata), "charge with metadata")
     equal((await rows(store, payer))[0].metadata, metadata, "metadata of the row")
+
+
+async def check_metadata_is_json(harness: Harness) -> None:
+    """What one store could keep and another could not, none takes."""
+    store = harness.store
+    payer = await fund(store, 100)
+    not_json: tuple[Any, ...] = (
+        {"x": float("nan")},
+        {"x": float("inf")},
+        {"x": b"bytes"},
+        {"x": object()},
+        ["no", "mapping"],
+        "text",
+    )
+    for metadata in not_json:
+        refused(
+            await store.charge_credits(payer, 1, "charge", metadata),
+            "invalid_argument",
+            f"metadata {metadata!r}",
+        )
+    await books(store, payer, "after bad metadata", balance=100)
+
+
+async def check_metadata_may_be_a_model(harness: Harness) -> None:
+    store = harness.store
+    payer = await fund(store, 100)
+    metadata = CreditMetadata.model_validate({"request_id": "r-1", "tags": {"a": "b"}, "extra": 7})
+    expect(await store.charge_credits(payer, 1, "charge", metadata), "charge with CreditMetadata")
+    equal(
+        (await rows(store, payer))[0].metadata,
+        {"request_id": "r-1", "tags": {"a": "b"}, "extra": 7},
+        "metadata of the row: what was set, extras included",
+    )
+
+
+async def check_metadata_is_the_rows_own_copy(harness: Harness) -> None:
+    """What a caller does to its dict afterwards changes no ledger."""
+    store = harness.store
+    payer = await fund(store, 100)
+    metadata: dict[str, Any] = {"list": [1]}
+    expect(await store.charge_credits(payer, 1, "charge", metadata), "charge")
+    metadata["list"].append(2)
+    metadata["late"] = True
+    equal(
+        (await rows(store, payer))[0].metadata, {"list": [1]}, "metadata of the row after the caller's edit"
+    )
+    given = (await rows(store, payer))[0].metadata
+    known(given, "metadata")["list"].append(3)
+    equal((await rows(store, payer))[0].metadata, {"list": [1]}, "metadata of the row after a reader's edit")

@@ -305,3 +305,16 @@ async def check_deduct_cannot_overflow(harness: Harness) -> None:
     refused(await store.deduct_credits(payer, reservation_id, 1), "overflow", "deduct below the largest debt")
     equal((await store.get_reservation(payer, reservation_id)).state, "active", "state after overflow")
     await books(store, payer, "after overflow", balance=-MAX_AMOUNT)
+
+
+async def check_debt_never_hinders_the_end_of_a_call(harness: Harness) -> None:
+    """Deduct, release and refund are always allowed; only new calls are refused."""
+    store = harness.store
+    payer = await fund(store, 100)
+    settled, released = await hold(store, payer, 30), await hold(store, payer, 30)
+    forced = expect(await store.charge_credits(payer, 500, force=True), "forced charge")
+    refused(await store.reserve_credits(payer, 1, "chat"), "insufficient_credits", "a new call in debt")
+    expect(await store.deduct_credits(payer, settled, 20), "deduct in debt")
+    expect(await store.release_reservation(payer, released), "release in debt")
+    expect(await store.refund_credits(known(forced.transaction_id, "transaction_id")), "refund in debt")
+    await books(store, payer, "at the end", balance=80)

@@ -1,0 +1,127 @@
+"""Which requests are metered: exact paths, every spelling that an app behind might take for one of them, and what
+merely looks like a model route.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import unquote
+
+from starlette.types import Scope
+
+from ducto.errors import ConfigError
+from ducto.middleware.providers import Dialect, Provider
+
+__all__ = ["FREE_PATHS", "ModelLike", "RouteTable", "Unmetered"]
+
+#: What becomes of a request that looks like one to a model but is not metered.
+Unmetered = Literal["refuse", "log"]
+
+#: Paths that look like model routes and cost nothing.
+FREE_PATHS = frozenset({"/v1/messages/count_tokens", "/v1/responses/input_tokens", "/v1/moderations"})
+
+#: Methods by which no provider is asked to do work.
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+
+_VERSION = r"/v\d+(?:(?:alpha|beta)\d*)?"
+_MODEL_WORDS = (
+    "assistants|audio|batches|chat|completions?|completions|embeddings?|fine_tuning|images|messages|realtime|rerank|"
+    "responses|speech|threads|transcriptions|videos"
+)
+_LOOKS_LIKE_MODEL = re.compile(
+    rf"{_VERSION}/(?:[^/]+/)*(?:{_MODEL_WORDS})(?:/|$)"
+    r"|/(?:chat|engines/[^/]+|deployments/[^/]+)/completions$"
+    r"|/deployments/[^/]+/(?:embeddings|images|audio|responses)(?:/|$)"
+    r"|:(?:streamgenerate|generate|batchgenerate|embed|batchembed)[a-z]*$|:(?:raw|streamraw|server-streaming-)?predict$"
+    r"|/model/[^/]+/(?:invoke|converse)[a-z-]*$"
+)
+#: Encodings within encodings that are taken off.
+_MAX_DECODINGS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLike:
+    """A request that may reach a model without being metered."""
+
+    path: str
+    dialect: Dialect
+
+
+class RouteTable:
+    """Finds the provider of a request by its path and method.
+
+    An exact path is found at once. Any other is brought into one form (percent-encodings decoded, also repeated
+    ones; letter case, `//`, `.` and `..`, backslashes, parameters after `;` and a trailing slash taken away), because
+    an app behind may do the same: what then is a metered path is metered as such.
+    """
+
+    def __init__(self, routes: Mapping[str, Provider], *, free_paths: Collection[str] = FREE_PATHS) -> None:
+        if not routes:
+            raise ConfigError("routes is empty, so nothing would be metered; give at least one path.")
+        for path in (*routes, *free_paths):
+            if not path.startswith("/"):
+                raise ConfigError(f"The path of a route must start with '/', not {path!r}.")
+        self._exact = dict(routes)
+        self._canonical = {canonical(path): provider for path, provider in routes.items()}
+        self._free = frozenset(canonical(path) for path in free_paths)
+
+    def find(self, scope: Scope) -> Provider | ModelLike | None:
+        """The provider of an HTTP request to be metered, `ModelLike` for a suspicious one, `None` for any other."""
+        method = scope["method"].upper()
+        provider = self._provider(scope)
+        if provider is not None and method == "POST":
+            return provider
+        if method in _SAFE_METHODS and not _overrides_method(scope):
+            return None
+        return self.suspicion(scope)
+
+    def suspicion(self, scope: Scope) -> ModelLike | None:
+        """Does the path look like a model's, whatever the method (or a WebSocket)?"""
+        path = canonical(_route_path(scope))
+        if path in self._free:
+            return None
+        known = self._canonical.get(path)
+        if known is None:
+            known = next((one for route, one in self._canonical.items() if path.endswith(route)), None)
+        if known is not None:
+            return ModelLike(path, known.dialect)
+        if _LOOKS_LIKE_MODEL.search(path):
+            return ModelLike(path, "anthropic" if "/messages" in path else "openai")
+        return None
+
+    def _provider(self, scope: Scope) -> Provider | None:
+        path = _route_path(scope)
+        return self._exact.get(path) or self._canonical.get(canonical(path))
+
+
+def canonical(path: str) -> str:
+    """One form for all spellings of a path that some server treats alike."""
+    for _ in range(_MAX_DECODINGS):
+        decoded = unquote(path)
+        if decoded == path:
+            break
+        path = decoded
+    parts: list[str] = []
+    for part in path.casefold().replace("\\", "/").split("/"):
+        name = part.split(";", 1)[0].split("?", 1)[0].split("#", 1)[0].strip().strip("\x00")
+        if name == "..":
+            del parts[-1:]
+        elif name not in ("", "."):
+            parts.append(name)
+    return "/" + "/".join(parts)
+
+
+def _route_path(scope: Scope) -> str:
+    """The path below the prefix under which the app is mounted, if the server left the prefix in the path."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] == "/":
+        return path[len(root) :]
+    return path
+
+
+def _overrides_method(scope: Scope) -> bool:
+    return any(b"method" in name.lower() and b"x-" in name.lower() for name, _ in scope["headers"])
