@@ -32,7 +32,7 @@ EVENT_OF_TYPE = {
     "purchase": "credits.added",
     "grant": "credits.added",
     "bonus": "credits.added",
-    "adjustment": "credits.adjusted",
+    "adjustment": "credits.added",
     "deduction": "credits.deducted",
     "charge": "credits.deducted",
     "allowance": "credits.deducted",
@@ -61,8 +61,13 @@ class Deltas:
         return self.base + sum(self.grants.values())
 
 
-def write_row(account: Account, deltas: Deltas, row_type: Any, now: datetime, **columns: Any) -> Row:
-    """Append the row for `deltas`, which have already been applied. Its number is the next of the account."""
+def write_row(
+    account: Account, deltas: Deltas, row_type: Any, now: datetime, *, event: str | None = None, **columns: Any
+) -> Row:
+    """Append the row for `deltas`, which have already been applied. Its number is the next of the account.
+
+    The book's entry is called `event`, else after the type of the row.
+    """
     account.sequence = sequence = account.sequence + 1
     amount = deltas.total if deltas.grants else deltas.base
     transaction_id = columns.pop("transaction_id", None) or ids.transaction_id(account.tag, sequence)
@@ -83,7 +88,7 @@ def write_row(account: Account, deltas: Deltas, row_type: Any, now: datetime, **
     )
     account.rows.append(row)
     account.entries.append(
-        Entry(EVENT_OF_TYPE[row_type], now, row.user_id, row.team_id, amount, transaction_id, row.reservation_id)
+        Entry(event or EVENT_OF_TYPE[row_type], now, row.user_id, row.team_id, amount, transaction_id, row.reservation_id)
     )
     return row
 

@@ -12,7 +12,7 @@ __all__ = ["SEED", "STEPS", "StepCount", "steps"]
 
 #: `DUCTO_MODEL_SEED` replays a run, `DUCTO_MODEL_STEPS` makes it shorter or longer.
 SEED = int(os.environ.get("DUCTO_MODEL_SEED") or random.SystemRandom().randrange(2**32))
-TOTAL_STEPS = int(os.environ.get("DUCTO_MODEL_STEPS") or 100_000)
+TOTAL_STEPS = int(os.environ.get("DUCTO_MODEL_STEPS") or 106_000)  # Some examples end early: 10^5 are meant.
 STEPS_PER_EXAMPLE = 100
 
 
