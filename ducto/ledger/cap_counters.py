@@ -90,7 +90,9 @@ def check_caps(account: Account, now: datetime, model: str | None, amount: int) 
 
 def check_room(account: Account, admitted_at: datetime, model: str | None, charged: int) -> None:
     """Refuse a spend that a counter could not hold."""
-    if any(each.covers(admitted_at, model) and each.spent > MAX_AMOUNT - charged for each in account.caps):
+    if account.caps and any(
+        each.covers(admitted_at, model) and each.spent > MAX_AMOUNT - charged for each in account.caps
+    ):
         raise CreditOverflowError("The spend of a cap's window would exceed 2^53-1 credits.")
 
 

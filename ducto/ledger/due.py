@@ -11,7 +11,7 @@ from datetime import datetime
 
 from ducto.ledger.cap_counters import current
 from ducto.ledger.movement import free_hold, settle_freed, write_expiry
-from ducto.ledger.state import FAR, Account, Book, Entry, Grant, Hold
+from ducto.ledger.state import FAR, NEVER, Account, Book, Entry, Grant, Hold
 
 __all__ = ["begin", "book_due", "commit", "time_for"]
 
@@ -56,8 +56,9 @@ def commit(book: Book, work: Account, now: datetime) -> Account:
         account.entries.extend(work.entries)
     if account.caps:
         account.caps = [current(counter, now) for counter in account.caps]
+    if account.last_op_at is NEVER:  # Its first write.
+        book.accounts[account.kind, account.id] = account
     account.last_op_at = now
-    book.accounts.setdefault((account.kind, account.id), account)
     return account
 
 

@@ -11,8 +11,8 @@ from ducto.errors import CapReachedError, InsufficientCreditsError, UnknownModel
 from ducto.manager import CreditManager
 from ducto.meter import MeteredCall
 from ducto.middleware.clamp import affordable_output
-from ducto.middleware.identity import Identity
 from ducto.middleware.idempotency import fingerprint
+from ducto.middleware.identity import Identity
 from ducto.middleware.options import MeteringOptions
 from ducto.middleware.providers import CallRequest, Provider, parse_request, reserve_usage
 from ducto.usage import UsageMetrics

@@ -77,6 +77,4 @@ def _estimate(facts: AnswerFacts, request: ReadRequest) -> UsageMetrics:
         delivered = reading.delivered_bytes
     # The request's own limit bounds the output better than bytes of which nobody knows what they are.
     delivered = min(delivered, request.output_bound * TYPICAL_BYTES_PER_TOKEN)
-    return estimate_usage(
-        request.call, delivered_bytes=delivered, known=reading, input_tokens=request.input_tokens
-    )
+    return estimate_usage(request.call, delivered_bytes=delivered, known=reading, input_tokens=request.input_tokens)

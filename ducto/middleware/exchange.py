@@ -14,11 +14,24 @@ from ducto.middleware.admitting import AdmittedCall
 from ducto.middleware.answer_reading import AnswerReading, PlainReading, StreamReading, UnreadReading
 from ducto.middleware.answers import KeptAnswer
 from ducto.middleware.billing import AnswerFacts, bill_for
-from ducto.middleware.headers import BALANCE, CLAMPED, COST, HELD, RESERVATION, Headers, header_values, without_own
+from ducto.middleware.headers import (
+    BALANCE,
+    CLAMPED,
+    COST,
+    HELD,
+    RESERVATION,
+    Headers,
+    header_values,
+    without_headers,
+    without_own,
+)
 from ducto.middleware.idempotency import answer_key, keep
+from ducto.middleware.identity import Identity
 from ducto.middleware.options import MeteringOptions
 from ducto.middleware.watchdog import Watchdog
 from ducto.models import DeductionResult
+from ducto.supervisor import outcome
+from ducto.usage import UsageMetrics
 
 __all__ = ["Exchange"]
 
@@ -26,6 +39,9 @@ logger = logging.getLogger("ducto.middleware")
 
 #: An answer waits at most so long for its charge; the charge then goes on by itself.
 SETTLE_WAIT_SECONDS = 5.0
+
+#: Headers of an answer that are not kept with it.
+_PER_CONNECTION = frozenset({b"connection", b"date", b"keep-alive", b"server", b"transfer-encoding"})
 
 
 class Exchange:
@@ -76,10 +92,13 @@ class Exchange:
         request = admitted.request
         self._body: bytes | None = request.body if admitted.new_body is None else admitted.new_body
         terms = admitted.metered.terms
-        keyed = terms.idempotency_key is not None and options.answers is not None
-        self._keep_under = answer_key(terms, admitted.metered.admission.reservation_id) if keyed else None
+        self._keep_under: str | None = None
         #: What the client gets, while it may still be kept.
-        self._copy: bytearray | None = bytearray() if keyed else None
+        self._copy: bytearray | None = None
+        if terms.idempotency_key is not None and options.answers is not None:
+            identity = Identity(terms.user_id, terms.team_id)
+            self._keep_under = answer_key(identity, terms.idempotency_key, admitted.metered.admission.reservation_id)
+            self._copy = bytearray()
         self._reading: AnswerReading = UnreadReading()
         self._on_body: Callable[[Message], Awaitable[None]] = self._forward
         self._held_start: Message | None = None
@@ -319,30 +338,44 @@ class Exchange:
                     await metered.release()
                     return None
                 actual = metered.reservation.amount if bill.reserved else bill.actual
-                if self._keep_under is None or self._copy is None or not self._worth_keeping():
-                    return await metered.settle(actual, estimated=bill.estimated)
-                answer = KeptAnswer(self._status, tuple(self._sent_headers), bytes(self._copy))
-                return await self._keep_and_settle(answer, actual, estimated=bill.estimated)
+                return await self._keep_and_settle(actual, estimated=bill.estimated)
         except TimeoutError:
             logger.warning("The books of reservation %s close late.", metered.admission.reservation_id)
         except DuctoError as error:
             logger.warning("Reservation %s could not be ended: %s", metered.admission.reservation_id, error)
         return None
 
-    async def _keep_and_settle(self, answer: KeptAnswer, actual: object, *, estimated: bool) -> DeductionResult:
-        raise NotImplementedError
+    async def _keep_and_settle(self, actual: UsageMetrics | int | None, *, estimated: bool) -> DeductionResult:
+        """Keep the answer, then charge: in this order, so that whoever finds the call charged finds its answer too.
 
-    def _worth_keeping(self) -> bool:
-        return self._complete and not self._reading.failed
+        Both are one supervised task, which a cancelled request does not tear apart.
+        """
+        answers, key, copy = self._options.answers, self._keep_under, self._copy
+        metered = self._admitted.metered
+        if answers is None or key is None or copy is None or self._reading.failed or not self._is_complete:
+            return await metered.settle(actual, estimated=estimated)
+        headers = without_headers(self._sent_headers, _PER_CONNECTION)
+        answer = KeptAnswer(self._status, tuple(headers), bytes(copy))
+
+        async def close_books() -> DeductionResult:
+            await keep(answers, key, answer)
+            return await metered.settle(actual, estimated=estimated)
+
+        return await outcome(self._manager.supervise(close_books))
+
+    @property
+    def _is_complete(self) -> bool:
+        return self._complete or self._reading.finished
 
     def _facts(self) -> AnswerFacts:
         reading = self._reading
-        timed_out = self._watchdog.expired and self._held_start is None
+        held = self._held_start is not None
         return AnswerFacts(
-            reading=reading.result(self._admitted.request),
-            complete=self._complete or reading.finished,
+            # A plain answer that broke off was never seen by the client, whatever its figures say.
+            reading=reading.result(self._admitted.request) if self._complete or not held else None,
+            complete=self._is_complete,
             failed=reading.failed,
-            abandoned=self._left_at is not None or timed_out,
+            abandoned=self._left_at is not None or (self._watchdog.expired and not held),
             body_bytes=reading.body_bytes,
             passed_on=self._passed_on,
         )

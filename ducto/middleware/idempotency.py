@@ -14,13 +14,23 @@ from starlette.types import Send
 from ducto import arguments
 from ducto.errors import AlreadySettledError, ArgumentError, DuctoError
 from ducto.manager import CreditManager
-from ducto.meter import MAX_KEY_ATTEMPTS, CallTerms
+from ducto.meter import MAX_KEY_ATTEMPTS
 from ducto.middleware.answers import AnswerCache, KeptAnswer
 from ducto.middleware.error_bodies import Refusal
 from ducto.middleware.headers import COST, IDEMPOTENCY_KEY, REPLAYED, RESERVATION, header_values
+from ducto.middleware.identity import Identity
 from ducto.models import Transaction
 
-__all__ = ["answer_key", "fingerprint", "keep", "kept_answer", "read_key", "send_again", "settled_refusal"]
+__all__ = [
+    "answer_key",
+    "fingerprint",
+    "keep",
+    "kept_answer",
+    "read_key",
+    "receipt_of",
+    "send_again",
+    "settled_refusal",
+]
 
 logger = logging.getLogger("ducto.middleware")
 
@@ -50,9 +60,9 @@ def fingerprint(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def answer_key(terms: CallTerms, reservation_id: str) -> str:
+def answer_key(identity: Identity, key: str, reservation_id: str) -> str:
     """The name of a call's answer in the cache: no two users, teams, keys or calls have the same."""
-    scope = [terms.user_id, terms.team_id, terms.operation_type, terms.idempotency_key, reservation_id]
+    scope = [identity.user_id, identity.team_id, key, reservation_id]
     return hashlib.sha256(json.dumps(scope).encode()).hexdigest()
 
 
@@ -65,14 +75,16 @@ async def keep(answers: AnswerCache, key: str, answer: KeptAnswer) -> None:
         logger.exception("An answer could not be kept; a repeated request is told that it was charged already.")
 
 
-async def kept_answer(answers: AnswerCache, terms: CallTerms, settled: AlreadySettledError) -> KeptAnswer | None:
+async def kept_answer(
+    answers: AnswerCache | None, identity: Identity, key: str | None, settled: AlreadySettledError
+) -> KeptAnswer | None:
     """The answer of the charged call that `settled` speaks of."""
     reservation_id = settled.details.get("reservation_id")
-    if not isinstance(reservation_id, str):
+    if answers is None or key is None or not isinstance(reservation_id, str):
         return None
     try:
         async with asyncio.timeout(CACHE_SECONDS):
-            return await answers.get(answer_key(terms, reservation_id))
+            return await answers.get(answer_key(identity, key, reservation_id))
     except Exception:
         logger.exception("The kept answers cannot be read; the caller is told that the call was charged already.")
         return None
