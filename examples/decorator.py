@@ -12,11 +12,8 @@ from typing import Any
 
 import httpx
 
-from ducto.context import acting_as
+from ducto import CreditManager, MemoryStore, acting_as, metered
 from ducto.errors import InsufficientCreditsError
-from ducto.manager import CreditManager
-from ducto.middleware.decorator import metered
-from ducto.stores.memory import MemoryStore
 from ducto.testing.simulator import ProviderSimulator
 
 PRICING = {"models": {"gpt-4o-mini": {"unit": "usd", "input": "0.15", "output": "0.60"}}}

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
+from ducto import CreditManager, MemoryStore, UsageMetrics
 from ducto.errors import InsufficientCreditsError
-from ducto.manager import CreditManager
-from ducto.stores.memory import MemoryStore
-from ducto.usage import UsageMetrics
 
 #: Dollars per 1,000,000 tokens; a credit is a millionth of a dollar unless the config says otherwise.
 PRICING = {"models": {"gpt-4o": {"unit": "usd", "input": "2.50", "cache_read": "1.25", "output": "10"}}}

@@ -19,7 +19,7 @@ from ducto.middleware.error_bodies import NOBODY, Refusal, RefusedRequestError, 
 from ducto.middleware.exchange import Exchange
 from ducto.middleware.headers import Headers, without_headers
 from ducto.middleware.idempotency import kept_answer, read_key, receipt_of, send_again, settled_refusal
-from ducto.middleware.identity import Identify, Identity, identified
+from ducto.middleware.identity import Identify, identified
 from ducto.middleware.options import MeteringOptions
 from ducto.middleware.providers import DEFAULT_ROUTES, Provider, Tokenizer
 from ducto.middleware.routes import FREE_PATHS, ModelLike, RouteTable, Unmetered
@@ -39,6 +39,9 @@ _NOT_PASSED_ON = frozenset({b"accept-encoding", b"content-length", b"transfer-en
 
 _TIMED_OUT = Refusal(
     status=504, code="upstream_timeout", message="The model did not answer in time; you were not charged."
+)
+_BROKE_OFF = Refusal(
+    status=502, code="upstream_broke_off", message="The model's answer broke off; you were not charged."
 )
 _UNMETERED = Refusal(
     status=404, code="unmetered_route", message="This path looks like a model's, but is not offered here."
@@ -146,10 +149,7 @@ class MeteringMiddleware:
 
     async def _meter(self, provider: Provider, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            identity = await identified(self._options.identify, scope)
-            if identity is None:
-                raise RefusedRequestError(NOBODY)
-            admitted = await self._admit(provider, identity, scope, receive, send)
+            admitted = await self._admit(provider, scope, receive, send)
         except ClientGoneError:
             return
         except RefusedRequestError as refused:
@@ -158,17 +158,18 @@ class MeteringMiddleware:
         except DuctoError as error:
             refusal = refusal_for(error)
             if refusal.status >= 500:
-                logger.error("A call of %s is refused: %s", provider.name, error)
+                logger.exception("A call of %s is refused.", provider.name)
             await send_refusal(send, refusal, dialect=provider.dialect)
             return
         if admitted is not None:
             await self._run(admitted, scope, receive, send)
 
-    async def _admit(
-        self, provider: Provider, identity: Identity, scope: Scope, receive: Receive, send: Send
-    ) -> AdmittedCall | None:
+    async def _admit(self, provider: Provider, scope: Scope, receive: Receive, send: Send) -> AdmittedCall | None:
         """The admitted call; `None` if the request has been answered with what was answered before."""
         options = self._options
+        identity = await identified(options.identify, scope)
+        if identity is None:
+            raise RefusedRequestError(NOBODY)
         key = read_key(scope["headers"])
         body = await read_body(scope, receive, max_bytes=options.max_body_bytes)
         request = await read_request(body, provider=provider, manager=self._manager, options=options)
@@ -188,10 +189,8 @@ class MeteringMiddleware:
         exchange = Exchange(
             admitted, manager=self._manager, options=options, receive=receive, send=send, watchdog=watchdog
         )
-        broken = True
         try:
             await self.app(_passed_on(scope, admitted), exchange.receive, exchange.send)
-            broken = False
         except asyncio.CancelledError:
             if not watchdog.accept_cancellation():
                 raise
@@ -201,9 +200,10 @@ class MeteringMiddleware:
             )
         finally:
             watchdog.stop()
-            await exchange.finish(broken=broken)
-        if broken and exchange.can_refuse:
-            await send_refusal(send, _TIMED_OUT, dialect=admitted.request.provider.dialect)
+            await exchange.finish()
+        if exchange.can_refuse and (watchdog.expired or exchange.started):
+            refusal = _TIMED_OUT if watchdog.expired else _BROKE_OFF
+            await send_refusal(send, refusal, dialect=admitted.request.provider.dialect)
 
 
 def _passed_on(scope: Scope, admitted: AdmittedCall) -> Scope:

@@ -115,8 +115,8 @@ class Exchange:
 
     @property
     def can_refuse(self) -> bool:
-        """Nothing has been sent, so that another answer may still be given."""
-        return not self.started or self._held_start is not None
+        """Nothing has been sent to a client who is still there, so that another answer may be given."""
+        return self._left_at is None and (not self.started or self._held_start is not None)
 
     # The two callables that the app behind gets
 
@@ -291,10 +291,10 @@ class Exchange:
             except TimeoutError:
                 return
 
-    async def finish(self, *, broken: bool) -> None:
-        """The app behind has ended, with an exception or a timeout if `broken`: pass on what is left, close the books.
+    async def finish(self) -> None:
+        """The app behind has ended, in whatever way: pass on what is left of a stream, and close the books.
 
-        It never raises, so that the app's own exception goes on its way.
+        It does not raise, so that the app's own exception goes on its way.
         """
         if self._closing:
             return
@@ -306,15 +306,6 @@ class Exchange:
                 await self._forward({"type": "http.response.body", "body": rest, "more_body": True})
             return
         await self._close()
-        if self._held_start is not None and not broken:
-            await self._let_go_unfinished()
-
-    async def _let_go_unfinished(self) -> None:
-        start, self._held_start = self._held_start, None
-        assert start is not None
-        assert isinstance(self._reading, PlainReading)
-        await self._forward(start)
-        await self._forward({"type": "http.response.body", "body": self._reading.take(), "more_body": True})
 
     async def _close(self) -> DeductionResult | None:
         """Charge or release, once; the result if it was charged in time. Never raises."""

@@ -24,7 +24,7 @@ class Identity:
 
 
 #: Tells from the *authenticated* scope who calls; `None` refuses the call with 401. May be async.
-Identify = Callable[[Scope], Identity | str | None | Awaitable[Identity | str | None]]
+Identify = Callable[[Scope], Identity | str | Awaitable[Identity | str | None] | None]
 
 
 async def identified(identify: Identify, scope: Scope) -> Identity | None:

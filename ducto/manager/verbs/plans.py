@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ducto.manager_core import ManagerCore, key_or_new
+from ducto.manager.core import ManagerCore, key_or_new
+from ducto.manager.refusals import accepted
+from ducto.manager.retrying import BRIEF, retried
 from ducto.models import (
     AllowanceResult,
     CapCheckResult,
@@ -19,8 +21,6 @@ from ducto.models import (
     SpendCap,
 )
 from ducto.pricing import CostBreakdown, PricingEngine, compile_pricing, parse_pricing
-from ducto.refusals import accepted
-from ducto.retrying import BRIEF, retried
 from ducto.usage import UsageMetrics
 
 __all__ = ["PlanVerbs"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from ducto.manager_core import ManagerCore, key_or_new
+from ducto.manager.core import ManagerCore, key_or_new
+from ducto.manager.refusals import accepted
 from ducto.models import (
     AddCreditsResult,
     AddTeamMemberResult,
@@ -17,7 +18,6 @@ from ducto.models import (
     TeamBalanceResult,
     TeamMember,
 )
-from ducto.refusals import accepted
 
 __all__ = ["TeamVerbs"]
 

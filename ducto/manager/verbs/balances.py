@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from ducto.manager_core import ManagerCore, key_or_new
+from ducto.manager.core import ManagerCore, key_or_new
 from ducto.models import (
     AddCreditsResult,
     AddType,

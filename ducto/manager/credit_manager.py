@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ducto.admission import DEFAULT_MIN_BALANCE, Admissions, with_model
 from ducto.errors import ArgumentError
-from ducto.manager_core import ManagerSettings, key_or_new
+from ducto.manager.admission import DEFAULT_MIN_BALANCE, Admissions, with_model
+from ducto.manager.core import ManagerSettings, key_or_new
+from ducto.manager.retrying import BRIEF, retried
+from ducto.manager.settling import Charge, Settlement
+from ducto.manager.verbs.balances import BalanceVerbs
+from ducto.manager.verbs.plans import PlanVerbs
+from ducto.manager.verbs.reports import ReportVerbs
+from ducto.manager.verbs.teams import TeamVerbs
 from ducto.meter import CallTerms, MeteredCall, MissingUsage
 from ducto.models import DeductionResult, Metadata, OveragePolicy, ReleaseResult, RenewResult, ReserveResult
-from ducto.retrying import BRIEF, retried
-from ducto.settling import Charge, Settlement
 from ducto.stores.base import CreditStore
 from ducto.usage import UsageMetrics
-from ducto.verbs.balances import BalanceVerbs
-from ducto.verbs.plans import PlanVerbs
-from ducto.verbs.reports import ReportVerbs
-from ducto.verbs.teams import TeamVerbs
 
 __all__ = ["CreditManager"]
 

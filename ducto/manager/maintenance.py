@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ducto.announcing import Announcer
 from ducto.errors import DuctoError, NotSupportedError
+from ducto.manager.announcing import Announcer
 from ducto.stores.base import CreditStore
 
 __all__ = ["Maintenance", "MaintenanceReport"]

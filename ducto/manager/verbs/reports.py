@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from ducto.manager_core import ManagerCore
+from ducto.manager.core import ManagerCore
 from ducto.models import (
     AggregateStatsRow,
     DailySpendRow,

@@ -12,19 +12,19 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar
 from uuid import uuid4
 
-from ducto.announcing import Announcer
 from ducto.errors import ConfigError
 from ducto.events import EventEmitter, EventHandler, EventName
-from ducto.heartbeat import Heartbeat
-from ducto.live_pricing import LivePricing, RecentlyUsed
-from ducto.maintenance import Maintenance, MaintenanceReport
+from ducto.manager.announcing import Announcer
+from ducto.manager.heartbeat import Heartbeat
+from ducto.manager.live_pricing import LivePricing, RecentlyUsed
+from ducto.manager.maintenance import Maintenance, MaintenanceReport
+from ducto.manager.portal import Portal
+from ducto.manager.refusals import accepted
+from ducto.manager.retrying import BRIEF, retried
+from ducto.manager.settling import Settler
+from ducto.manager.store_check import require_whole_interface
 from ducto.meter import MissingUsage
 from ducto.models import Outcome, OveragePolicy, RenewResult, SetupResult
-from ducto.portal import Portal
-from ducto.refusals import accepted
-from ducto.retrying import BRIEF, retried
-from ducto.settling import Settler
-from ducto.store_check import require_whole_interface
 from ducto.stores.base import CreditStore
 from ducto.supervisor import Supervisor, outcome
 
