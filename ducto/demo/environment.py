@@ -45,7 +45,7 @@ PRICING: dict[str, Any] = {
 USERS: Mapping[str, tuple[str, int]] = {
     "demo-key-alice": ("alice", 1_000_000),
     "demo-key-bob": ("bob", 500_000),
-    "demo-key-carol": ("carol", 300),
+    "demo-key-carol": ("carol", 190),
 }
 
 

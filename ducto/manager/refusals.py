@@ -33,6 +33,6 @@ def accepted(result: R, verb: str) -> R:
     """`result` itself if it is no refusal. Raises the typed error of its code otherwise."""
     if result.error is None:
         return result
-    advice = (result.message or _ADVICE.get(result.error, "see the code and its details")).rstrip(".")
+    advice = _ADVICE.get(result.error, "see the code and its details")
     details = result.details.model_dump(exclude_none=True) if result.details is not None else {}
-    raise error_for(result.error, f"{verb} was refused ({result.error}): {advice}.", **details)
+    raise error_for(result.error, result.message or f"{verb} was refused ({result.error}): {advice}.", **details)

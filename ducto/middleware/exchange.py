@@ -109,6 +109,7 @@ class Exchange:
         self._closing = False
         self._left_at: float | None = None
         self._send_error: OSError | None = None
+        #: Nothing more is to be had of the app behind: there is no need to drain it.
         self._over = asyncio.Event()
         #: The app behind has begun to answer, with whatever status.
         self.started = False
@@ -132,7 +133,7 @@ class Exchange:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self._left()
-            if self.started and not self._closing:
+            if self.started:
                 await self._drained()
         return message
 
@@ -156,6 +157,7 @@ class Exchange:
         if not 200 <= status < 300:
             # An error is final for this call, so the client may repeat it as soon as he sees it.
             await self._close()
+            self._over.set()
             self._on_body = self._forward
             await self._forward({**message, "headers": [*headers, *own, (COST, b"0")]})
             return
@@ -234,6 +236,7 @@ class Exchange:
         self._on_body = self._pass_unread
         if self._closing:
             await self._forward({"type": "http.response.body", "body": body, "more_body": False})
+            self._over.set()
         elif more:
             await self._pass({"type": "http.response.body", "body": body, "more_body": True})
         else:
@@ -249,6 +252,7 @@ class Exchange:
             await self._pass({"type": "http.response.body", "body": body, "more_body": True})
         await self._close()
         await self._forward({"type": "http.response.body", "body": b"", "more_body": False})
+        self._over.set()
 
     async def _pass(self, message: Message) -> None:
         self._passed_on = True
@@ -313,7 +317,6 @@ class Exchange:
             return None
         self._closing = True
         self._watchdog.stop()
-        self._over.set()
         metered, request = self._admitted.metered, self._admitted.request
         try:
             async with asyncio.timeout(SETTLE_WAIT_SECONDS):

@@ -136,7 +136,9 @@ def test_sweep_and_reaper_beside_spends() -> None:
                 await store.sweep_expired_credits()
                 await store.reap_expired_reservations()
             elif number == 1:
-                await store.add_credits("ann", 50, "grant", expires_at=clock() + timedelta(seconds=chance.randint(9, 99)))
+                await store.add_credits(
+                    "ann", 50, "grant", expires_at=clock() + timedelta(seconds=chance.randint(9, 99))
+                )
             else:
                 held = await store.reserve_credits("ann", 5, "chat", ttl_seconds=5, grace_seconds=3)
                 if held.reservation_id is None:

@@ -29,7 +29,7 @@ _CAP_FIELDS = ("user_id", "cap_type", "limit", "action", "model")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call gave: `value` with minted ids by name, `error` where it was refused, `arguments` as they were sent."""
+    """What a call gave: `value` with minted ids by name, `error` where refused, `arguments` as they were sent."""
 
     value: Any
     error: str | None

@@ -20,12 +20,39 @@ class Five(IntEnum):
     FIVE = 5
 
 
-BAD_AMOUNTS = [-1, MAX_AMOUNT + 1, 2**63, 1.0, 0.5, float("nan"), float("inf"), True, False, "5", b"5", None, Decimal(5)]
+BAD_AMOUNTS = [
+    -1,
+    MAX_AMOUNT + 1,
+    2**63,
+    1.0,
+    0.5,
+    float("nan"),
+    float("inf"),
+    True,
+    False,
+    "5",
+    b"5",
+    None,
+    Decimal(5),
+]
 BAD_AMOUNTS += [Five.FIVE, [5], 10**5000]
 BAD_IDS: list[Any] = ["", " a", "a ", "\u00a0a", "a\u3000", "a\u2028", "\u2003", "a\x00b", "a\nb", "\x7f", "a\x85b"]
 BAD_IDS += ["\ud800", "a\udfff", "x" * 201, "é" * 101, None, 5, b"ann", ["ann"], True]
-GOOD_IDS = ["a", "a b", "Zoë", "Zoe\u0308", "🦆", "שלום", "x" * 200, "é" * 100, "'; DROP TABLE users; --", "a\u200db", "\\"]
+GOOD_IDS = [
+    "a",
+    "a b",
+    "Zoë",
+    "Zoe\u0308",
+    "🦆",
+    "שלום",
+    "x" * 200,
+    "é" * 100,
+    "'; DROP TABLE users; --",
+    "a\u200db",
+    "\\",
+]
 BAD_METADATA: list[Any] = [[], "text", 5, {"a": object()}, {"a": float("nan")}, {"a": float("inf")}, {"a": "\ud800"}]
+BAD_METADATA += [CreditMetadata.model_validate({"x": object()}), CreditMetadata(source="\ud800")]
 BAD_METADATA += [{"a": "\x00"}, {"\x00": 1}, {"a": "x" * 16_384}, {"a": {1, 2}}, {("a",): 1}, {"a": 10**5000}]
 
 
@@ -83,6 +110,9 @@ def test_instants_need_a_time_zone() -> None:
         arguments.check_instant(datetime(2026, 1, 1), name="start")  # noqa: DTZ001
     tokyo = datetime(2026, 1, 1, 9, tzinfo=timezone(timedelta(hours=9)))
     assert arguments.check_instant(tokyo, name="start") == datetime(2026, 1, 1, tzinfo=UTC)
+    edge = datetime.max.replace(tzinfo=timezone(timedelta(hours=-12)))
+    with pytest.raises(ArgumentError, match="start"):
+        arguments.check_instant(edge, name="start")
     with pytest.raises(ArgumentError, match="after end"):
         arguments.check_window(tokyo, tokyo - timedelta(seconds=1))
 

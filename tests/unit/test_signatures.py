@@ -98,23 +98,63 @@ ADDED_KEYWORDS: dict[str, set[str]] = {
     },
 }
 
-ADDED_METHODS = (
-    "charge_credits adjust_credits transfer_credits list_plans set_member_cap delete_team list_events "
-    "release_reservation renew_reservation get_reservation get_available list_transactions get_transaction "
-    "remove_spend_cap list_spend_caps add_team_credits remove_team_member reap_expired_reservations verify ping "
-    "aclose prune_reservations"
-).split()
+ADDED_METHODS = [
+    "charge_credits",
+    "adjust_credits",
+    "transfer_credits",
+    "list_plans",
+    "set_member_cap",
+    "delete_team",
+    "list_events",
+    "release_reservation",
+    "renew_reservation",
+    "get_reservation",
+    "get_available",
+    "list_transactions",
+    "get_transaction",
+    "remove_spend_cap",
+    "list_spend_caps",
+    "add_team_credits",
+    "remove_team_member",
+    "reap_expired_reservations",
+    "verify",
+    "ping",
+    "aclose",
+    "prune_reservations",
+]
 
 #: Abstract are the published methods for setup, balances, active pricing, plans, cap check, refund, sweep, analytics
 #: and teams; setting caps and the history of pricing have defaults.
 ABSTRACT = set(PUBLISHED) - {"get_pricing_config", "get_pricing_history", "activate_pricing", "set_spend_cap"}
 
-RESULTS = (
-    "BalanceResult AddCreditsResult ReserveResult DeductionResult RefundResult SweepResult AllowanceResult "
-    "CapCheckResult GetUserPlanResult SetUserPlanResult SpendCap CreateTeamResult TeamBalanceResult TeamMember "
-    "AddTeamMemberResult TeamDeductionResult SpendByUserRow SpendByModelRow TopUserRow DailySpendRow "
-    "AggregateStatsRow PricingConfigResult PricingConfigHistoryItem CreditMetadata SetupResult PricingConfigData"
-).split()
+RESULTS = [
+    "BalanceResult",
+    "AddCreditsResult",
+    "ReserveResult",
+    "DeductionResult",
+    "RefundResult",
+    "SweepResult",
+    "AllowanceResult",
+    "CapCheckResult",
+    "GetUserPlanResult",
+    "SetUserPlanResult",
+    "SpendCap",
+    "CreateTeamResult",
+    "TeamBalanceResult",
+    "TeamMember",
+    "AddTeamMemberResult",
+    "TeamDeductionResult",
+    "SpendByUserRow",
+    "SpendByModelRow",
+    "TopUserRow",
+    "DailySpendRow",
+    "AggregateStatsRow",
+    "PricingConfigResult",
+    "PricingConfigHistoryItem",
+    "CreditMetadata",
+    "SetupResult",
+    "PricingConfigData",
+]
 
 
 def parameters(cls: type, method: str) -> list[inspect.Parameter]:
@@ -168,9 +208,7 @@ async def test_a_method_that_a_store_lacks_says_so_by_name() -> None:
         if method == "aclose":
             await bare.aclose()
             continue
-        required = {
-            each.name: "x" for each in parameters(CreditStore, method) if each.default is REQUIRED
-        }
+        required = {each.name: "x" for each in parameters(CreditStore, method) if each.default is REQUIRED}
         with pytest.raises(NotSupportedError, match=f"BareStore does not implement {method}") as caught:
             await getattr(bare, method)(**required)
         assert not caught.value.retryable
