@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any
 
 from ducto.models import DeductionResult, ReserveResult
 from ducto.stores.memory import MemoryStore
@@ -76,13 +74,10 @@ def measure() -> dict[str, float]:
     with asyncio.Runner() as runner:
         runner.run(store.add_credits("ann", 10**12))
         for number in range(ROUNDS):
-            work: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
-                "reserve and deduct": lambda first=number * PAIRS_PER_ROUND: _pairs(store, first),
-                "two results alone": _results,
-            }
-            for name, call in work.items():
+            first = number * PAIRS_PER_ROUND
+            for name, call in (("reserve and deduct", _pairs(store, first)), ("two results alone", _results())):
                 begin = time.perf_counter()
-                runner.run(call())
+                runner.run(call)
                 times[name].append((time.perf_counter() - begin) / PAIRS_PER_ROUND)
     medians = {name: statistics.median(taken) * 1e6 for name, taken in times.items()}
     return {**medians, "ratio": medians["reserve and deduct"] / medians["two results alone"]}
