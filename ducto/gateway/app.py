@@ -19,8 +19,8 @@ from ducto.gateway.keys import GatewayKeys
 from ducto.gateway.upstream import Upstream, UpstreamProxy
 from ducto.manager import CreditManager
 from ducto.meter import MissingUsage
-from ducto.middleware.answers import AnswerCache
-from ducto.middleware.asgi import KEEP_IN_PROCESS, MeteringMiddleware
+from ducto.middleware.answers import AnswerCache, InProcess
+from ducto.middleware.asgi import MeteringMiddleware
 from ducto.middleware.clamp import ClampToAfford
 from ducto.middleware.error_bodies import NOBODY, Refusal, error_body, refusal_for, send_refusal
 from ducto.middleware.headers import header_values
@@ -48,7 +48,7 @@ def build_gateway(
     default_output_tokens: int = 16_384,
     tokenizer: Tokenizer | None = None,
     clamp: ClampToAfford | None = None,
-    answers: AnswerCache | str | None = KEEP_IN_PROCESS,
+    answers: AnswerCache | InProcess | None = "in process",
     missing_usage: MissingUsage | None = None,
     drain_seconds: float = 5.0,
     connect_seconds: float = 10.0,

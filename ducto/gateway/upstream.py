@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import httpx
 from starlette.types import Receive, Scope, Send
@@ -15,6 +16,7 @@ from ducto.middleware.body import ClientGoneError, read_body
 from ducto.middleware.error_bodies import Refusal, RefusedRequestError, send_refusal
 from ducto.middleware.headers import OWN_PREFIX, Headers, header_values
 from ducto.middleware.providers import Dialect
+from ducto.middleware.routes import route_path
 
 __all__ = ["Upstream", "UpstreamProxy"]
 
@@ -60,6 +62,10 @@ _NOT_FOR_PROVIDERS = frozenset(
 )
 _NOT_FOR_CLIENTS = frozenset({b"set-cookie", b"alt-svc", b"strict-transport-security"})
 
+#: RFC 3986: what a path may hold unencoded, without the percent sign, which comes decoded here.
+_PATH_SAFE = "/:@!$&'()*+,;=~"
+
+_NO_SUCH_PATH = Refusal(status=404, code="not_found", message="There is no such path.")
 _UNREACHABLE = Refusal(status=502, code="upstream_unreachable", message="The model's provider cannot be reached.")
 _TOO_SLOW = Refusal(status=504, code="upstream_timeout", message="The model's provider did not answer in time.")
 
@@ -101,6 +107,11 @@ class UpstreamProxy:
         self.client: httpx.AsyncClient | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = route_path(scope)
+        if any(part in (".", "..") for part in path.replace("\\", "/").split("/")):
+            # It could lead to another route of the provider, with our key.
+            await send_refusal(send, _NO_SUCH_PATH, dialect=self._dialect)
+            return
         try:
             body = await read_body(scope, receive, max_bytes=self._max_body_bytes)
         except ClientGoneError:
@@ -108,7 +119,7 @@ class UpstreamProxy:
         except RefusedRequestError as refused:
             await send_refusal(send, refused.refusal, dialect=self._dialect)
             return
-        forwarding = asyncio.ensure_future(self._forward(scope, body, send))
+        forwarding = asyncio.ensure_future(self._forward(scope, path, body, send))
         leaving = asyncio.ensure_future(_client_left(receive))
         try:
             await asyncio.wait((forwarding, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -120,14 +131,14 @@ class UpstreamProxy:
             leaving.cancel()
             await asyncio.gather(forwarding, leaving, return_exceptions=True)
 
-    async def _forward(self, scope: Scope, body: bytes, send: Send) -> None:
+    async def _forward(self, scope: Scope, path: str, body: bytes, send: Send) -> None:
         client = self.client
         if client is None:
             raise ConfigError("The gateway has not started; run it with a server that supports ASGI's lifespan.")
         query = scope.get("query_string", b"")
         request = client.build_request(
             scope["method"],
-            self._root + scope["path"] + (f"?{query.decode('latin-1')}" if query else ""),
+            self._root + quote(path, safe=_PATH_SAFE) + (f"?{query.decode('latin-1')}" if query else ""),
             headers=self._request_headers(scope["headers"]),
             content=body,
             timeout=self._timeout_seconds,

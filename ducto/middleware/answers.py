@@ -6,11 +6,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ducto.errors import ConfigError
 
-__all__ = ["AnswerCache", "InProcessAnswers", "KeptAnswer"]
+__all__ = ["AnswerCache", "InProcess", "InProcessAnswers", "KeptAnswer"]
+
+#: Keep answers in an `InProcessAnswers` of one's own.
+InProcess = Literal["in process"]
 
 #: What an answer takes besides its bytes, roughly.
 OVERHEAD_BYTES = 512

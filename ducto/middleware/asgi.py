@@ -12,7 +12,7 @@ from ducto.errors import AlreadySettledError, ConfigError, DuctoError
 from ducto.manager import CreditManager
 from ducto.meter import MissingUsage
 from ducto.middleware.admitting import AdmittedCall, admit, read_request
-from ducto.middleware.answers import AnswerCache, InProcessAnswers
+from ducto.middleware.answers import AnswerCache, InProcess, InProcessAnswers
 from ducto.middleware.body import ClientGoneError, read_body
 from ducto.middleware.clamp import ClampToAfford
 from ducto.middleware.error_bodies import NOBODY, Refusal, RefusedRequestError, refusal_for, send_refusal
@@ -25,12 +25,9 @@ from ducto.middleware.providers import DEFAULT_ROUTES, Provider, Tokenizer
 from ducto.middleware.routes import FREE_PATHS, ModelLike, RouteTable, Unmetered
 from ducto.middleware.watchdog import Watchdog
 
-__all__ = ["KEEP_IN_PROCESS", "MeteringMiddleware"]
+__all__ = ["MeteringMiddleware"]
 
 logger = logging.getLogger("ducto.middleware")
-
-#: The default of `answers`: each middleware keeps answers in a cache of its own.
-KEEP_IN_PROCESS = "in process"
 
 #: Ways to send a body that go around `http.response.body`, where the usage is read.
 _BYPASSING_EXTENSIONS = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
@@ -71,7 +68,7 @@ class MeteringMiddleware:
         default_output_tokens: int = 16_384,
         tokenizer: Tokenizer | None = None,
         clamp: ClampToAfford | None = None,
-        answers: AnswerCache | str | None = KEEP_IN_PROCESS,
+        answers: AnswerCache | InProcess | None = "in process",
         missing_usage: MissingUsage | None = None,
         include_usage: bool = True,
         drain_seconds: float = 5.0,
@@ -90,7 +87,8 @@ class MeteringMiddleware:
         * Output is reserved by the request's limit, else by the model's `max_output_tokens`, else by
           `default_output_tokens`; input by its bytes, or by `tokenizer`, which must not do network I/O.
         * `clamp` lowers the output limit to what the caller can pay instead of refusing.
-        * `answers` keeps finished answers for requests with an `Idempotency-Key`; `None` keeps none.
+        * `answers` keeps finished answers for requests with an `Idempotency-Key`: in this process, in a cache that
+          several share, or with `None` nowhere.
         * `missing_usage` (default: the manager's) says what a finished answer without usage is charged.
         * `include_usage` asks OpenAI-compatible servers for the usage of a stream, and hides the event that brings it
           from clients that did not ask.
@@ -106,8 +104,8 @@ class MeteringMiddleware:
         self._manager = manager
         self._routes = RouteTable(routes, free_paths=free_paths)
         if isinstance(answers, str):
-            if answers != KEEP_IN_PROCESS:
-                raise ConfigError("answers must be an AnswerCache, or None to keep no answers.")
+            if answers != "in process":
+                raise ConfigError("answers must be an AnswerCache, 'in process', or None to keep no answers.")
             answers = InProcessAnswers()
         self._options = MeteringOptions(
             identify=identify,
@@ -191,6 +189,8 @@ class MeteringMiddleware:
         )
         try:
             await self.app(_passed_on(scope, admitted), exchange.receive, exchange.send)
+            # The app may have caught our cancellation, which must not hit whoever is outside.
+            watchdog.accept_cancellation()
         except asyncio.CancelledError:
             if not watchdog.accept_cancellation():
                 raise

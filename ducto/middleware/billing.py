@@ -27,7 +27,7 @@ class AnswerFacts:
     abandoned: bool = False
     #: Bytes of the body that came from the provider.
     body_bytes: int = 0
-    #: Bytes were passed on to the client.
+    #: Bytes of it were passed on to the client, as they are of a stream when they come.
     passed_on: bool = False
 
 

@@ -61,7 +61,6 @@ class Exchange:
         "_on_body",
         "_options",
         "_over",
-        "_passed_on",
         "_reading",
         "_receive",
         "_send",
@@ -104,7 +103,6 @@ class Exchange:
         self._held_start: Message | None = None
         self._status = 0
         self._sent_headers: Headers = []
-        self._passed_on = False
         self._complete = False
         self._closing = False
         self._left_at: float | None = None
@@ -255,13 +253,15 @@ class Exchange:
         self._over.set()
 
     async def _pass(self, message: Message) -> None:
-        self._passed_on = True
         if self._copy is not None:
             self._copied(message["body"])
-        if self._left_at is None:
-            await self._forward(message)
-        elif self._send_error is not None and self._loop.time() > self._left_at + self._options.drain_seconds:
-            raise self._send_error
+        await self._forward(message)
+        error, left_at = self._send_error, self._left_at
+        if error is None or left_at is None:
+            return
+        # Where `send` tells that the client left, `send` is also where the app behind is stopped.
+        if self._loop.time() >= left_at + self._options.drain_seconds:
+            raise error
 
     async def _forward(self, message: Message) -> None:
         if self._left_at is not None:
@@ -371,7 +371,7 @@ class Exchange:
             failed=reading.failed,
             abandoned=self._left_at is not None or (self._watchdog.expired and not held),
             body_bytes=reading.body_bytes,
-            passed_on=self._passed_on,
+            passed_on=not held and reading.body_bytes > 0,
         )
 
 

@@ -15,7 +15,7 @@ from starlette.types import Scope
 from ducto.errors import ConfigError
 from ducto.middleware.providers import Dialect, Provider
 
-__all__ = ["FREE_PATHS", "ModelLike", "RouteTable", "Unmetered"]
+__all__ = ["FREE_PATHS", "ModelLike", "RouteTable", "Unmetered", "route_path"]
 
 #: What becomes of a request that looks like one to a model but is not metered.
 Unmetered = Literal["refuse", "log"]
@@ -26,14 +26,17 @@ FREE_PATHS = frozenset({"/v1/messages/count_tokens", "/v1/responses/input_tokens
 #: Methods by which no provider is asked to do work.
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
-_VERSION = r"/v\d+(?:(?:alpha|beta)\d*)?"
-_MODEL_WORDS = (
-    "assistants|audio|batches|chat|completions?|completions|embeddings?|fine_tuning|images|messages|realtime|rerank|"
-    "responses|speech|threads|transcriptions|videos"
+_VERSION = re.compile(r"v\d+(?:(?:alpha|beta)\d*)?")
+#: Below a version, as in `/v1/images/generations`, these are a provider's.
+_MODEL_WORDS = frozenset(
+    {
+        *("assistants", "audio", "batches", "chat", "completions", "embeddings", "fine_tuning", "images", "messages"),
+        *("realtime", "rerank", "responses", "speech", "threads", "transcriptions", "videos"),
+    }
 )
-_LOOKS_LIKE_MODEL = re.compile(
-    rf"{_VERSION}/(?:[^/]+/)*(?:{_MODEL_WORDS})(?:/|$)"
-    r"|/(?:chat|engines/[^/]+|deployments/[^/]+)/completions$"
+#: What other providers' model routes end with.
+_MODEL_ENDS = re.compile(
+    r"/(?:chat|engines/[^/]+|deployments/[^/]+)/completions$"
     r"|/deployments/[^/]+/(?:embeddings|images|audio|responses)(?:/|$)"
     r"|:(?:streamgenerate|generate|batchgenerate|embed|batchembed)[a-z]*$|:(?:raw|streamraw|server-streaming-)?predict$"
     r"|/model/[^/]+/(?:invoke|converse)[a-z-]*$"
@@ -71,16 +74,18 @@ class RouteTable:
     def find(self, scope: Scope) -> Provider | ModelLike | None:
         """The provider of an HTTP request to be metered, `ModelLike` for a suspicious one, `None` for any other."""
         method = scope["method"].upper()
-        provider = self._provider(scope)
-        if provider is not None and method == "POST":
-            return provider
-        if method in _SAFE_METHODS and not _overrides_method(scope):
+        if method == "POST":
+            path = route_path(scope)
+            provider = self._exact.get(path) or self._canonical.get(canonical(path))
+            if provider is not None:
+                return provider
+        elif method in _SAFE_METHODS and not _overrides_method(scope):
             return None
         return self.suspicion(scope)
 
     def suspicion(self, scope: Scope) -> ModelLike | None:
         """Does the path look like a model's, whatever the method (or a WebSocket)?"""
-        path = canonical(_route_path(scope))
+        path = canonical(route_path(scope))
         if path in self._free:
             return None
         known = self._canonical.get(path)
@@ -88,13 +93,9 @@ class RouteTable:
             known = next((one for route, one in self._canonical.items() if path.endswith(route)), None)
         if known is not None:
             return ModelLike(path, known.dialect)
-        if _LOOKS_LIKE_MODEL.search(path):
+        if _is_below_version(path) or _MODEL_ENDS.search(path):
             return ModelLike(path, "anthropic" if "/messages" in path else "openai")
         return None
-
-    def _provider(self, scope: Scope) -> Provider | None:
-        path = _route_path(scope)
-        return self._exact.get(path) or self._canonical.get(canonical(path))
 
 
 def canonical(path: str) -> str:
@@ -114,13 +115,22 @@ def canonical(path: str) -> str:
     return "/" + "/".join(parts)
 
 
-def _route_path(scope: Scope) -> str:
+def route_path(scope: Scope) -> str:
     """The path below the prefix under which the app is mounted, if the server left the prefix in the path."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     if root and path.startswith(root) and path[len(root) : len(root) + 1] == "/":
         return path[len(root) :]
     return path
+
+
+def _is_below_version(path: str) -> bool:
+    versioned = False
+    for part in path.split("/"):
+        if versioned and part in _MODEL_WORDS:
+            return True
+        versioned = versioned or _VERSION.fullmatch(part) is not None
+    return False
 
 
 def _overrides_method(scope: Scope) -> bool:

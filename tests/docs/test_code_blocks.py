@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -32,7 +34,7 @@ def test_yaml_block_is_a_pricing_config(block: Block) -> None:
 
 
 @pytest.mark.parametrize(("path", "link"), LINKS, ids=lambda value: value if isinstance(value, str) else value.name)
-def test_relative_link_leads_somewhere(path, link: str) -> None:
+def test_relative_link_leads_somewhere(path: Path, link: str) -> None:
     if "://" in link:
         return
     target, _, anchor = link.partition("#")

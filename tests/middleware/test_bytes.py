@@ -90,7 +90,7 @@ async def test_usage_is_asked_for_only_where_the_client_did_not(
 
 async def test_a_large_event_and_one_without_an_end_pass_through(books: Books) -> None:
     chunk = {"choices": [{"delta": {"content": "é" * 200_000}}]}
-    stream = b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\ndata: {\"choices\":[]"
+    stream = b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b'\n\ndata: {"choices":[]'
     app = app_sending([stream[i : i + 9_999] for i in range(0, len(stream), 9_999)])
     answer = await Caller(books.door(app)).post(CHAT, {**BODIES[CHAT], "stream": True})
     assert answer.body == stream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from typing import Any
@@ -80,9 +81,7 @@ async def test_who_leaves_while_the_request_is_read_holds_nothing(books: Books, 
     async def receive() -> dict[str, Any]:
         return next(messages)
 
-    messages = iter(
-        [{"type": "http.request", "body": b'{"model"', "more_body": True}, {"type": "http.disconnect"}]
-    )
+    messages = iter([{"type": "http.request", "body": b'{"model"', "more_body": True}, {"type": "http.disconnect"}])
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -130,6 +129,18 @@ async def test_a_stream_that_falls_silent_is_charged_by_what_came(
     assert len(answer.chunks) == events
     assert await books.spent() == -(-len(json.dumps(STREAM)) // 4) + 2 * 5 * events
     assert (await books.transactions())[0].estimated
+
+
+async def test_an_app_that_catches_the_cancellation_is_given_up_all_the_same(books: Books) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(30)
+
+    answer = await Caller(books.door(app, first_byte_seconds=0.03)).post(CHAT, STREAM)
+    assert answer.status == 504
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
 
 
 async def test_a_slow_stream_is_not_silent(books: Books, simulator: ProviderSimulator) -> None:

@@ -136,7 +136,9 @@ async def test_garbage_passes_through_and_is_not_free(
     assert await books.spent() > 0
 
 
-async def test_an_answer_beyond_the_limit_is_passed_on_and_estimated(books: Books, simulator: ProviderSimulator) -> None:
+async def test_an_answer_beyond_the_limit_is_passed_on_and_estimated(
+    books: Books, simulator: ProviderSimulator
+) -> None:
     scripted(simulator, text="y" * 500)
     answer = await Caller(books.door(simulator.app, max_answer_bytes=300)).post(CHAT, BODIES[CHAT])
     assert answer.json["choices"][0]["message"]["content"] == "y" * 500

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import seed
+from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from ducto.models import TransactionPage
@@ -63,6 +64,25 @@ class BooksMachine(StoreMachine):
         assert comparable(verb, answer) == comparable(verb, first)
         assert answer.replayed or not isinstance(first.value, dict), "a replay says that it is one"
 
+    async def misuse(self, number: int) -> None:
+        """A key that was answered, with another amount (or fingerprint): refused, naming the field."""
+        answered = [each for each in self.answered if each[0] != "set_active_pricing"]
+        if not answered:
+            return
+        verb, first = answered[number % len(answered)]
+        field = "initial_balance" if verb == "create_team" else "amount"
+        amount = first.arguments[field] or 0
+        changed: object = amount - 1 if amount > 1 else amount + 1
+        changed = "another" if first.arguments.get("fingerprint") else changed
+        field = "fingerprint" if first.arguments.get("fingerprint") else field
+        before = self.books.state
+        answer = await self.session.send(verb, {**first.arguments, field: changed})
+        await self.check(verb, answer)
+        assert self.books.state == before, f"the misuse of a key of {verb} wrote something"
+        assert answer.error == "idempotency_mismatch"
+        if answer.raw is not None:
+            assert answer.raw.details.mismatch == (field,)
+
     async def finish(self) -> None:
         """What the ledger shows through its public face is what it has."""
         for (kind, account_id), account in self.store._book.accounts.items():
@@ -83,6 +103,10 @@ class BooksMachine(StoreMachine):
     @rule(operation=ops.housekeeping)
     def keep_house(self, operation: Operation) -> None:
         self.run(self.step(operation))
+
+    @rule(number=st.integers(0, 63))
+    def misuse_a_key(self, number: int) -> None:
+        self.run(self.misuse(number))
 
     @rule(by=ops.advances(backwards=True))
     def move_clock(self, by: Advance) -> None:
