@@ -62,7 +62,7 @@ def fingerprint(body: bytes) -> str:
 
 def answer_key(identity: Identity, key: str, reservation_id: str) -> str:
     """The name of a call's answer in the cache: no two users, teams, keys or calls have the same."""
-    scope = [key]
+    scope = [identity.user_id, identity.team_id, key, reservation_id]
     return hashlib.sha256(json.dumps(scope).encode()).hexdigest()
 
 

@@ -52,6 +52,16 @@ async def check_events_tell_what_happened_in_order(harness: Harness) -> None:
     )
 
 
+async def check_events_are_named_after_the_verb(harness: Harness) -> None:
+    """Not after the type of the row: credits that were added as an adjustment were added."""
+    store, payer = harness.store, user()
+    cursor = await event_cursor(store)
+    expect(await store.add_credits(payer, 100, "adjustment"), "add")
+    expect(await store.adjust_credits(payer, 10, direction="debit"), "adjust")
+    found = [event.name for event in await events_since(store, cursor, payer)]
+    equal(found, ["credits.added", "credits.adjusted"], "events of an add and an adjust")
+
+
 async def check_event_ids_stay_the_same(harness: Harness) -> None:
     store = harness.store
     cursor = await event_cursor(store)
