@@ -52,7 +52,7 @@ class Watchdog:
         """Was the cancellation that just arrived ours, and ours alone? It is then undone."""
         if not self.expired or self._task is None:
             return False
-        return True
+        return self._task.uncancel() == 0
 
     def _look(self) -> None:
         allowed = self._idle_seconds if self._begun else self._first_byte_seconds

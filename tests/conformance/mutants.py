@@ -43,16 +43,12 @@ class PlanSwitchMintsAllowance(MemoryStore):
     async def check_allowance(self, user_id: str) -> Any:
         found = await super().check_allowance(user_id)
         used = found.used - self.used_before.get(user_id, 0)
-        return found.model_copy(
-            update={"used": used, "remaining": max(0, found.allowance - used - found.held)}
-        )
+        return found.model_copy(update={"used": used, "remaining": max(0, found.allowance - used - found.held)})
 
 
 class AcceptsFloats(MemoryStore):
     async def add_credits(self, user_id: str, amount: Any, *args: Any, **options: Any) -> Any:
-        whole = (
-            int(amount) if isinstance(amount, float) and amount == amount and abs(amount) < 2**53 else amount
-        )
+        whole = int(amount) if isinstance(amount, float) and amount == amount and abs(amount) < 2**53 else amount
         return await super().add_credits(user_id, whole, *args, **options)
 
 
@@ -92,9 +88,7 @@ class TopUpIgnoresItsKey(MemoryStore):
 
 
 class LateWorkIsFree(MemoryStore):
-    async def deduct_credits(
-        self, user_id: str, reservation_id: Any, amount: int, *args: Any, **options: Any
-    ) -> Any:
+    async def deduct_credits(self, user_id: str, reservation_id: Any, amount: int, *args: Any, **options: Any) -> Any:
         try:
             gone = (await self.get_reservation(user_id, reservation_id)).state == "expired"
         except LookupError:
@@ -151,9 +145,7 @@ class KeepsDenials(MemoryStore):
         super().__init__(**options)
         self.denied: dict[tuple[str, str], Any] = {}
 
-    async def charge_credits(
-        self, user_id: str, *args: Any, idempotency_key: Any = None, **options: Any
-    ) -> Any:
+    async def charge_credits(self, user_id: str, *args: Any, idempotency_key: Any = None, **options: Any) -> Any:
         kept = self.denied.get((user_id, idempotency_key)) if isinstance(idempotency_key, str) else None
         if kept is not None:
             return kept
@@ -178,11 +170,7 @@ class FloorIsExclusive(MemoryStore):
         min_balance: Any = 5,
         **options: Any,
     ) -> Any:
-        floor = (
-            min_balance + 1
-            if type(min_balance) is int and type(amount) is int and amount > 0
-            else min_balance
-        )
+        floor = min_balance + 1 if type(min_balance) is int and type(amount) is int and amount > 0 else min_balance
         return await super().reserve_credits(user_id, amount, operation_type, metadata, floor, **options)
 
 
@@ -200,9 +188,7 @@ class RenewAddsUp(MemoryStore):
     async def renew_reservation(self, user_id: str, reservation_id: str, *, ttl_seconds: int = 600) -> Any:
         result = await super().renew_reservation(user_id, reservation_id, ttl_seconds=ttl_seconds)
         if result.expires_at:
-            return result.model_copy(
-                update={"expires_at": result.expires_at + timedelta(seconds=ttl_seconds)}
-            )
+            return result.model_copy(update={"expires_at": result.expires_at + timedelta(seconds=ttl_seconds)})
         return result
 
 
@@ -231,9 +217,7 @@ class ChecksAndBooksInTwoSteps(MemoryStore):
 
 class SettlesWithoutOverage(MemoryStore):
     async def reserve_credits(self, *args: Any, overage: Any = "debt", **options: Any) -> Any:
-        return await super().reserve_credits(
-            *args, overage="clamp" if overage == "debt" else overage, **options
-        )
+        return await super().reserve_credits(*args, overage="clamp" if overage == "debt" else overage, **options)
 
 
 class DenialsLeaveARow(MemoryStore):

@@ -51,9 +51,7 @@ async def test_wrong_store_is_caught(mutant: Mutant) -> None:
 
 async def test_right_store_passes_what_catches_the_wrong_ones() -> None:
     names = {name for mutant in MUTANTS for name in mutant.caught_by}
-    report = await run_conformance(
-        _opener(MemoryStore), checks={name: ALL_CHECKS[name] for name in names}, strict=True
-    )
+    report = await run_conformance(_opener(MemoryStore), checks={name: ALL_CHECKS[name] for name in names}, strict=True)
     assert report.ok, report.summary()
 
 
@@ -101,17 +99,13 @@ async def test_checks_share_one_store_whose_time_goes_on(backwards: bool) -> Non
 
 class _WithoutTransfers(MemoryStore):
     async def transfer_credits(self, *args: Any, **options: Any) -> NoReturn:
-        raise NotSupportedError(
-            "_WithoutTransfers does not implement transfer_credits; use a store that does."
-        )
+        raise NotSupportedError("_WithoutTransfers does not implement transfer_credits; use a store that does.")
 
 
 async def test_missing_method_is_told_and_not_passed() -> None:
     name = "check_transfer_keeps_the_floor_and_the_holds"
     for strict in (False, True):
-        report = await run_conformance(
-            _opener(_WithoutTransfers), checks={name: ALL_CHECKS[name]}, strict=strict
-        )
+        report = await run_conformance(_opener(_WithoutTransfers), checks={name: ALL_CHECKS[name]}, strict=strict)
         assert [outcome.status for outcome in report.outcomes] == ["not supported"]
         assert "transfer_credits" in report.summary()
         assert report.ok is not strict
@@ -143,9 +137,7 @@ class _Crashing(MemoryStore):
 
 
 async def test_crash_of_a_store_is_a_failure_in_the_report() -> None:
-    report = await run_conformance(
-        _opener(_Crashing), checks={"check_ping_answers": ALL_CHECKS["check_ping_answers"]}
-    )
+    report = await run_conformance(_opener(_Crashing), checks={"check_ping_answers": ALL_CHECKS["check_ping_answers"]})
     assert [outcome.message for outcome in report.failures] == ["RuntimeError: the server is on fire"]
     assert "0 passed, 1 failed" in report.summary()
 

@@ -93,6 +93,10 @@ async def test_the_same_key_of_another_user_is_another_call(
     assert "x-ducto-replayed" not in other.headers
     assert other.headers["x-ducto-reservation"] != first.headers["x-ducto-reservation"]
     assert await books.spent("bob") == cost_of(BODIES[CHAT])
+    for user, body in (("alice", first.body), ("bob", other.body)):
+        again = await Caller(caller.app, user=user).post(CHAT, BODIES[CHAT], headers=KEY)
+        assert again.headers["x-ducto-replayed"] == "true"
+        assert again.body == body
 
 
 async def test_the_same_key_of_another_member_of_the_team_is_another_call(

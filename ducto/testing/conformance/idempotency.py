@@ -42,9 +42,7 @@ async def _once(call: Call, disturb: Callable[[], Awaitable[object]], verb: str,
     await disturb()
     replay = await call(amount)
     equal(replay, first.model_copy(update={"replayed": True}), f"replay of {verb}")
-    other = refused(
-        await call(amount + 1), "idempotency_mismatch", f"{verb} of another amount under the same key"
-    )
+    other = refused(await call(amount + 1), "idempotency_mismatch", f"{verb} of another amount under the same key")
     mismatch = known(known(other.details, f"details of the mismatch of {verb}").mismatch, "details.mismatch")
     equal(mismatch, ("amount",), f"fields that differ in {verb}")
 
@@ -64,9 +62,7 @@ async def check_expiring_add_happens_once_per_key(harness: Harness) -> None:
     store, payer, idempotency_key = harness.store, user(), key("evt")
     expires_at: datetime = await soon(harness, 1000)
     await _once(
-        lambda amount: store.add_credits(
-            payer, amount, "grant", None, expires_at, idempotency_key=idempotency_key
-        ),
+        lambda amount: store.add_credits(payer, amount, "grant", None, expires_at, idempotency_key=idempotency_key),
         lambda: fund(store, 1000, user_id=payer),
         "add_credits with an expiry",
     )
@@ -104,9 +100,7 @@ async def check_adjust_happens_once_per_key(harness: Harness) -> None:
     store, idempotency_key = harness.store, key()
     payer = await fund(store, 100)
     await _once(
-        lambda amount: store.adjust_credits(
-            payer, amount, direction="debit", idempotency_key=idempotency_key
-        ),
+        lambda amount: store.adjust_credits(payer, amount, direction="debit", idempotency_key=idempotency_key),
         lambda: fund(store, 1000, user_id=payer),
         "adjust_credits",
     )
@@ -176,9 +170,7 @@ async def check_reserve_happens_once_per_key(harness: Harness) -> None:
     store, idempotency_key = harness.store, key()
     payer = await fund(store, 100)
     await _once(
-        lambda amount: store.reserve_credits(
-            payer, amount, "chat", min_balance=0, idempotency_key=idempotency_key
-        ),
+        lambda amount: store.reserve_credits(payer, amount, "chat", min_balance=0, idempotency_key=idempotency_key),
         lambda: fund(store, 1000, user_id=payer),
         "reserve_credits",
     )
@@ -205,9 +197,7 @@ async def check_reserve_replay_tells_the_state(harness: Harness) -> None:
     expect(await store.release_reservation(payer, released_id), "release")
     await harness.advance(100)
     for state, idempotency_key in keys.items():
-        replay = await store.reserve_credits(
-            payer, 10, "chat", min_balance=0, idempotency_key=idempotency_key
-        )
+        replay = await store.reserve_credits(payer, 10, "chat", min_balance=0, idempotency_key=idempotency_key)
         expected = first[state].model_copy(update={"replayed": True, "state": state})
         equal(replay, expected, f"replay of a reservation that is {state}")
     await books(store, payer, "replays hold nothing", balance=990)

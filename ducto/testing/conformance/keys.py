@@ -30,9 +30,7 @@ async def check_reserve_mismatch_names_every_difference(harness: Harness) -> Non
     store, idempotency_key = harness.store, key()
     payer = await fund(store, 1000)
     expect(
-        await store.reserve_credits(
-            payer, 10, "chat", {"a": 1}, 5, idempotency_key=idempotency_key, model="m-1"
-        ),
+        await store.reserve_credits(payer, 10, "chat", {"a": 1}, 5, idempotency_key=idempotency_key, model="m-1"),
         "reserve",
     )
     result = await store.reserve_credits(payer, 11, "embed", idempotency_key=idempotency_key, model="m-2")
@@ -70,13 +68,9 @@ async def check_fingerprint_is_compared_in_place_of_the_amount(harness: Harness)
         await store.reserve_credits(payer, 10, "chat", idempotency_key=idempotency_key, fingerprint="body-1"),
         "reserve with a fingerprint",
     )
-    same = await store.reserve_credits(
-        payer, 12, "chat", idempotency_key=idempotency_key, fingerprint="body-1"
-    )
+    same = await store.reserve_credits(payer, 12, "chat", idempotency_key=idempotency_key, fingerprint="body-1")
     equal(same, first.model_copy(update={"replayed": True}), "same fingerprint, another estimate")
-    other = await store.reserve_credits(
-        payer, 10, "chat", idempotency_key=idempotency_key, fingerprint="body-2"
-    )
+    other = await store.reserve_credits(payer, 10, "chat", idempotency_key=idempotency_key, fingerprint="body-2")
     refused(other, "idempotency_mismatch", "another fingerprint, same estimate")
     equal(known(other.details, "details").mismatch, ("fingerprint",), "fields that differ")
 
@@ -167,9 +161,7 @@ async def check_denials_are_not_kept(harness: Harness) -> None:
         "reserve",
     )
     await fund(store, 100, user_id=payer)
-    charged = expect(
-        await store.charge_credits(payer, 11, idempotency_key=idempotency_key), "charge after top-up"
-    )
+    charged = expect(await store.charge_credits(payer, 11, idempotency_key=idempotency_key), "charge after top-up")
     reserved = expect(
         await store.reserve_credits(payer, 12, "chat", idempotency_key=reserve_key), "reserve after top-up"
     )
@@ -196,18 +188,14 @@ async def check_replay_comes_before_every_refusal_but_a_bad_argument(harness: Ha
     expect(await store.set_user_plan(payer, None), "taking the plan away")
     await store.set_spend_cap(SpendCap(user_id=payer, cap_type="daily", limit=0))
     expect(await store.charge_credits(payer, 1000, force=True), "driving the user into debt")
-    equal(
-        await call(), first.model_copy(update={"replayed": True}), "replay after everything would refuse it"
-    )
+    equal(await call(), first.model_copy(update={"replayed": True}), "replay after everything would refuse it")
     refused(await call(-1), "invalid_amount", "the same key with a bad amount")
 
 
 async def check_replay_survives_leaving_the_team(harness: Harness) -> None:
     store, idempotency_key, member = harness.store, key(), user()
     team_id = await team_of(store, member, credits=100)
-    first = expect(
-        await store.deduct_team(team_id, member, 10, idempotency_key=idempotency_key), "deduct_team"
-    )
+    first = expect(await store.deduct_team(team_id, member, 10, idempotency_key=idempotency_key), "deduct_team")
     await store.remove_team_member(team_id, member)
     again = await store.deduct_team(team_id, member, 10, idempotency_key=idempotency_key)
     equal(again, first.model_copy(update={"replayed": True}), "replay by a former member")

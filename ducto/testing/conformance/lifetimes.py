@@ -42,9 +42,7 @@ async def check_ttl_and_grace_are_bounded(harness: Harness) -> None:
     await books(store, payer, "after refused reservations", balance=100)
     for ttl, grace in ((1, 0), (_DAY, 3600)):
         expect(
-            await store.reserve_credits(
-                payer, 1, "chat", min_balance=0, ttl_seconds=ttl, grace_seconds=grace
-            ),
+            await store.reserve_credits(payer, 1, "chat", min_balance=0, ttl_seconds=ttl, grace_seconds=grace),
             f"ttl_seconds={ttl}, grace_seconds={grace}",
         )
 
@@ -104,9 +102,7 @@ async def check_renew_extends_to_the_maximum(harness: Harness) -> None:
     await harness.advance(300)
     for turn in ("first", "second"):
         limit = await now(harness) + timedelta(seconds=600)
-        renewed = expect(
-            await store.renew_reservation(payer, reservation_id, ttl_seconds=600), f"{turn} renewal"
-        )
+        renewed = expect(await store.renew_reservation(payer, reservation_id, ttl_seconds=600), f"{turn} renewal")
         drift = known(renewed.expires_at, "expires_at of a renewal") - limit
         ensure(
             timedelta() <= drift < timedelta(seconds=20),
@@ -129,9 +125,7 @@ async def check_renew_needs_a_live_reservation(harness: Harness) -> None:
     refused(await store.renew_reservation(payer, released), "reservation_released", "renewing a released one")
     settled = await hold(store, payer, 1)
     receipt = expect(await store.deduct_credits(payer, settled, 1), "deduct")
-    answer = refused(
-        await store.renew_reservation(payer, settled), "already_settled", "renewing a settled one"
-    )
+    answer = refused(await store.renew_reservation(payer, settled), "already_settled", "renewing a settled one")
     equal(
         known(answer.details, "details").transaction_id,
         receipt.transaction_id,

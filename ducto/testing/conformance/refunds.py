@@ -103,9 +103,7 @@ async def check_refund_amount_is_positive(harness: Harness) -> None:
     transaction_id = await charge(store, payer, 40)
     for amount in (0, -1, -40):
         refused(await store.refund_credits(transaction_id, amount), "invalid_amount", f"refund of {amount}")
-    refused(
-        await store.refund_credits(key("tx"), 0), "invalid_amount", "a bad amount comes before an unknown id"
-    )
+    refused(await store.refund_credits(key("tx"), 0), "invalid_amount", "a bad amount comes before an unknown id")
     await books(store, payer, "after refused refunds", balance=60)
 
 

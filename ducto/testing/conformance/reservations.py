@@ -70,9 +70,7 @@ async def check_reserve_floor_is_inclusive(harness: Harness) -> None:
     """The floor is 5 where none is given; exactly reaching it passes."""
     store = harness.store
     payer = await fund(store, 100)
-    result = refused(
-        await store.reserve_credits(payer, 96, "chat"), "insufficient_credits", "reserve below floor 5"
-    )
+    result = refused(await store.reserve_credits(payer, 96, "chat"), "insufficient_credits", "reserve below floor 5")
     fields(
         known(result.details, "details of insufficient_credits"),
         {"required": 96, "available": 100, "balance": 100, "min_balance": 5},
@@ -108,9 +106,7 @@ async def check_reserve_is_refused_to_a_debtor(harness: Harness) -> None:
 async def check_reserve_zero_needs_no_credits(harness: Harness) -> None:
     """Only a user in real debt is refused a reservation of 0: the floor is `min(0, min_balance)`."""
     store = harness.store
-    result = expect(
-        await store.reserve_credits(user(), 0, "chat", min_balance=5), "reserve 0 without credits"
-    )
+    result = expect(await store.reserve_credits(user(), 0, "chat", min_balance=5), "reserve 0 without credits")
     fields(result, {"amount": 0, "held": 0, "state": "active"}, "reservation of 0")
     debtor = await in_debt(store, 10)
     refused(
@@ -124,9 +120,7 @@ async def check_reserve_zero_needs_no_credits(harness: Harness) -> None:
 async def check_hold_cannot_overflow(harness: Harness) -> None:
     store = harness.store
     rich = await fund(store, MAX_AMOUNT)
-    expect(
-        await store.reserve_credits(rich, MAX_AMOUNT, "chat", min_balance=-MAX_AMOUNT), "holding all there is"
-    )
+    expect(await store.reserve_credits(rich, MAX_AMOUNT, "chat", min_balance=-MAX_AMOUNT), "holding all there is")
     refused(
         await store.reserve_credits(rich, MAX_AMOUNT, "chat", min_balance=-MAX_AMOUNT),
         "overflow",
@@ -199,9 +193,7 @@ async def check_max_concurrent_counts_open_reservations(harness: Harness) -> Non
     expect(await store.reserve_credits(payer, 1, "chat", min_balance=0, max_concurrent=2), "second of two")
     await harness.advance(100)
     equal((await store.get_reservation(payer, second)).state, "expired", "state of the second")
-    expect(
-        await store.reserve_credits(payer, 1, "chat", min_balance=0, max_concurrent=2), "after one expired"
-    )
+    expect(await store.reserve_credits(payer, 1, "chat", min_balance=0, max_concurrent=2), "after one expired")
 
 
 async def check_max_concurrent_defaults_to_the_plan(harness: Harness) -> None:
