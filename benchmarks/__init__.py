@@ -1,1 +1,1 @@
-"""Measurements. Each prints its figure beside a limit or a peer measured in the same run; see `python -m benchmarks`."""
+"""Measurements, each beside a limit or a peer that was measured in the same run: `python -m benchmarks` takes all."""

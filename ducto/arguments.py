@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 from ducto.errors import ArgumentError, InvalidAmountError
-from ducto.models import AddType, CapType, CreditMetadata, MemberCapWindow, OveragePolicy
+from ducto.models import AddType, CapAction, CapType, CreditMetadata, MemberCapWindow, OveragePolicy
 from ducto.usage import MAX_AMOUNT, UsageMetrics
 
 __all__ = [
@@ -29,6 +29,7 @@ MAX_KEY_BYTES = 255  # as Stripe's idempotency keys
 MAX_METADATA_BYTES = 16_384
 
 ADD_TYPES: tuple[str, ...] = get_args(AddType)
+CAP_ACTIONS: tuple[str, ...] = get_args(CapAction)
 CAP_TYPES: tuple[str, ...] = get_args(CapType)
 MEMBER_CAP_WINDOWS: tuple[str, ...] = get_args(MemberCapWindow)
 OVERAGE_POLICIES: tuple[str, ...] = get_args(OveragePolicy)
@@ -95,7 +96,10 @@ def check_instant(value: object, *, name: str) -> datetime:
     """An aware datetime, in UTC."""
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise ArgumentError(f"{name} must be an aware datetime (with a time zone), not {_shown(value)}.")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ArgumentError(f"{name} is outside the years 1 to 9999 of UTC.") from None
 
 
 def check_window(start: object, end: object) -> tuple[datetime, datetime]:
@@ -115,12 +119,11 @@ def check_metadata(value: object) -> dict[str, Any] | None:
     """The metadata as a plain JSON object of at most 16 KiB, a copy that the caller cannot change afterwards."""
     if value is None:
         return None
-    if isinstance(value, CreditMetadata):
-        value = value.as_dict()
-    if not isinstance(value, Mapping):
+    if not isinstance(value, (Mapping, CreditMetadata)):
         raise ArgumentError(f"metadata must be a mapping or CreditMetadata, not {type(value).__name__}.")
     try:
-        text = json.dumps(dict(value), allow_nan=False, ensure_ascii=False)
+        plain = value.as_dict() if isinstance(value, CreditMetadata) else dict(value)
+        text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
         size = len(text.encode())
     except UnicodeEncodeError:
         raise ArgumentError("metadata contains a lone surrogate, which is not valid text.") from None
@@ -137,5 +140,7 @@ def check_metadata(value: object) -> dict[str, Any] | None:
 
 def _shown(value: object) -> str:
     """A value for a message: short, and never the whole of what may be long."""
-    text = repr(value) if isinstance(value, (bool, int, float, str)) else type(value).__name__
+    if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to print an int of thousands of digits.
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value) if isinstance(value, (int, float, str)) else type(value).__name__
     return text if len(text) <= 40 else text[:37] + "..."

@@ -18,6 +18,7 @@ from ducto.errors import (
     CallInFlightError,
     ConfigError,
     DuctoError,
+    IdempotencyMismatchError,
     PricingError,
     ReservationReleasedError,
     StoreError,
@@ -205,7 +206,13 @@ class MeteredCall:
         if key is None:
             return await self._books.admit(self._terms)
         for attempt in range(1, MAX_KEY_ATTEMPTS + 1):
-            admission = await self._books.admit(replace(self._terms, idempotency_key=f"{key}:{attempt}"))
+            try:
+                admission = await self._books.admit(replace(self._terms, idempotency_key=f"{key}:{attempt}"))
+            except IdempotencyMismatchError as error:  # told of the caller's key, not of ours
+                raise IdempotencyMismatchError(
+                    f"The idempotency key {key!r} was used before for another call; use a new key for a new call.",
+                    **error.details,
+                ) from None
             if not admission.result.replayed:
                 return admission
             match admission.result.state:

@@ -64,7 +64,17 @@ async def outcome(task: asyncio.Task[T]) -> T:
     more.
     """
     if not task.done():
-        await asyncio.wait((task,))
+        waiter: asyncio.Future[None] = task.get_loop().create_future()
+
+        def wake(_: asyncio.Task[T]) -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        task.add_done_callback(wake)
+        try:
+            await waiter
+        finally:
+            task.remove_done_callback(wake)
     return task.result()
 
 

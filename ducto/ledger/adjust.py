@@ -60,7 +60,15 @@ def adjust(
     else:
         spend_free(account, amount, deltas)
     row = write_row(
-        account, deltas, "adjustment", now, forced=force, floor=min_balance, key=idempotency_key, metadata=noted
+        account,
+        deltas,
+        "adjustment",
+        now,
+        event="credits.adjusted",
+        forced=force,
+        floor=min_balance,
+        key=idempotency_key,
+        metadata=noted,
     )
     reply = AdjustCreditsResult(
         transaction_id=row.transaction_id, user_id=user_id, amount=signed, new_balance=account.balance

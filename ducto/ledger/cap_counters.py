@@ -90,7 +90,9 @@ def check_caps(account: Account, now: datetime, model: str | None, amount: int) 
 
 def check_room(account: Account, admitted_at: datetime, model: str | None, charged: int) -> None:
     """Refuse a spend that a counter could not hold."""
-    if any(each.covers(admitted_at, model) and each.spent > MAX_AMOUNT - charged for each in account.caps):
+    if account.caps and any(
+        each.covers(admitted_at, model) and each.spent > MAX_AMOUNT - charged for each in account.caps
+    ):
         raise CreditOverflowError("The spend of a cap's window would exceed 2^53-1 credits.")
 
 
@@ -107,9 +109,9 @@ def exceeded_after(account: Account, admitted_at: datetime, model: str | None, *
         return None
     findings = CapFindings()
     for counter in account.caps:
-        if counter.covers(admitted_at, model) and counter.spent + counter.held > counter.cap.limit:
-            if counter.cap.action != "notify" or overage > 0:
-                findings.note(counter)
+        exceeded = counter.covers(admitted_at, model) and counter.spent + counter.held > counter.cap.limit
+        if exceeded and (counter.cap.action != "notify" or overage > 0):
+            findings.note(counter)
     return findings
 
 

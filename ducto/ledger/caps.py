@@ -38,6 +38,10 @@ def set_cap(book: Book, clock_now: datetime, cap: SpendCap) -> None:
         raise ArgumentError(f"cap must be a SpendCap, not {type(cap).__name__}.")
     arguments.check_id(cap.user_id)
     arguments.check_optional_id(cap.model, name="model")
+    # A SpendCap may have been built without pydantic's checks.
+    arguments.check_choice(cap.cap_type, arguments.CAP_TYPES, name="cap_type")
+    arguments.check_choice(cap.action, arguments.CAP_ACTIONS, name="action")
+    arguments.check_amount(cap.limit, name="limit")
     account, now = _to_change(book, clock_now, cap.user_id)
     account.caps = [*_others(account, cap.cap_type, cap.model), counter_for(account, cap, now)]
     account.caps.sort(key=lambda each: (each.cap.model is None, _WINDOW_ORDER[each.cap.cap_type], each.cap.model or ""))

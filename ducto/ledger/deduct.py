@@ -19,8 +19,8 @@ from ducto.ledger.due import begin, commit, time_for
 from ducto.ledger.holds import locate, owned_hold
 from ducto.ledger.keys import recall, remember, replayed
 from ducto.ledger.movement import Deltas, drop_empty, free_hold, settle_freed, spend_free
+from ducto.ledger.spending import Notes, check_notes, check_overflow, warning_of
 from ducto.ledger.spending import book as book_spend
-from ducto.ledger.spending import check_notes, check_overflow, warning_of
 from ducto.ledger.state import Account, Book, Hold
 from ducto.ledger.windows import month_of
 from ducto.models import DeductionResult, Metadata
@@ -30,7 +30,7 @@ __all__ = ["deduct"]
 
 
 class Bill(NamedTuple):
-    """How an actual cost is paid: `from_hold` of what is held (allowance first), then more allowance, then free money."""
+    """How a cost is paid: `from_hold` of what is held (allowance first), then more allowance, then free money."""
 
     from_hold: int
     extra_allowance: int
@@ -79,21 +79,28 @@ def deduct(
         )
     late = hold.state == "expired"
     bill = _bill(book, work, hold, amount, late=late)
-    notes = notes._replace(
-        model=hold.model if model is None else model,
-        pricing_version=hold.pricing_version if pricing_version is None else pricing_version,
-    )
+    if model is None or pricing_version is None:
+        notes = Notes(
+            usage,
+            notes.estimated,
+            hold.model if model is None else model,
+            hold.pricing_version if pricing_version is None else pricing_version,
+            notes.metadata,
+        )
     party = Party(work, user_id, acting, work.members.get(user_id) if work.kind == "team" else None)
-    check_overflow(party, hold.created_at, notes.model, bill.charged, bill.charged)
+    charged = bill.charged
+    check_overflow(party, hold.created_at, notes.model, charged, charged)
 
     account = commit(book, work, now)
-    party = Party(account, user_id, acting, account.members.get(user_id) if account.kind == "team" else None)
+    if account is not work:  # Its members are those of the working copy now.
+        party = party._replace(account=account)
     deltas = Deltas()
     allowance = bill.extra_allowance
     if not late:
-        allowance += min(bill.from_hold, hold.allowance_held)
+        held_allowance = min(bill.from_hold, hold.allowance_held)
+        allowance += held_allowance
         free_hold(account, hold)
-        _take_held(account, hold, bill.from_hold - min(bill.from_hold, hold.allowance_held), deltas)
+        _take_held(account, hold, bill.from_hold - held_allowance, deltas)
     if bill.extra_money:
         spend_free(account, bill.extra_money, deltas)
     row = book_spend(
@@ -103,7 +110,7 @@ def deduct(
         now,
         booked_at=hold.created_at,
         actual=amount,
-        charged=bill.charged,
+        charged=charged,
         allowance=allowance,
         notes=notes,
         reservation_id=hold.id,
@@ -126,7 +133,7 @@ def deduct(
         amount=-row.amount,
         actual=amount,
         allowance_consumed=allowance,
-        unbilled=amount - bill.charged,
+        unbilled=amount - charged,
         overage=overage,
         balance_after=balance,
         available=balance - account.held,
@@ -134,13 +141,12 @@ def deduct(
         suspect=bill.suspect,
         **warning_of(exceeded_after(account, hold.created_at, notes.model, overage=overage)),
     )
-    hold.state, hold.ended_at = "settled", now
-    hold.transaction_id, hold.settled_key, hold.settled_actual, hold.reply = (
-        row.transaction_id,
-        idempotency_key,
-        amount,
-        reply,
-    )
+    hold.state = "settled"
+    hold.ended_at = now
+    hold.transaction_id = row.transaction_id
+    hold.settled_key = idempotency_key
+    hold.settled_actual = amount
+    hold.reply = reply
     remember(account, acting, "deduct", idempotency_key, compared, reply)
     return reply
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from ducto.ledger.cap_counters import current
 from ducto.ledger.movement import free_hold, settle_freed, write_expiry
-from ducto.ledger.state import FAR, Account, Book, Entry, Grant, Hold
+from ducto.ledger.state import FAR, NEVER, Account, Book, Entry, Grant, Hold
 
 __all__ = ["begin", "book_due", "commit", "time_for"]
 
@@ -56,13 +56,17 @@ def commit(book: Book, work: Account, now: datetime) -> Account:
         account.entries.extend(work.entries)
     if account.caps:
         account.caps = [current(counter, now) for counter in account.caps]
+    if account.last_op_at is NEVER:  # Its first write.
+        book.accounts[account.kind, account.id] = account
     account.last_op_at = now
-    book.accounts.setdefault((account.kind, account.id), account)
     return account
 
 
-def book_due(work: Account, now: datetime) -> None:
-    """Book on `work` all that is due at `now`, earliest first; at the same instant holds before grants."""
+def book_due(work: Account, now: datetime, *, max_holds: int | None = None) -> None:
+    """Book on `work` what is due at `now`, earliest first; at the same instant holds before grants.
+
+    With `max_holds` it stops after so many holds, and the rest stays due.
+    """
     due: list[tuple[datetime, int, Hold | Grant]] = [
         (hold.due_at, 0, hold) for hold in work.open.values() if hold.due_at <= now
     ]
@@ -70,6 +74,8 @@ def book_due(work: Account, now: datetime) -> None:
     due += [(grant.expires_at, 1, grant) for grant in work.live if grant.expires_at <= now]
     due.sort(key=lambda item: item[:2])
     for at, _, thing in due:
+        if len(work.ended) == max_holds:
+            break
         if isinstance(thing, Hold):
             _expire_hold(work, thing, at, now)
         elif thing.free > 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from ducto import arguments
-from ducto.ledger.due import begin, commit, time_for
+from ducto.ledger.due import begin, book_due, commit, time_for
 from ducto.ledger.reservations import described
 from ducto.ledger.state import Book, Hold
 from ducto.models import ReapResult, SweepResult
@@ -30,15 +30,18 @@ def sweep(book: Book, clock_now: datetime, *, dry_run: bool) -> SweepResult:
 
 
 def reap(book: Book, clock_now: datetime, *, limit: int) -> ReapResult:
-    """Book the end of the reservations that are past their grace. An account is booked whole, or not at all."""
+    """Book the end of up to `limit` reservations that are past their grace, an account's earliest first."""
     arguments.check_int(limit, minimum=1, maximum=100_000, name="limit")
     reaped: list[Hold] = []
     for account in list(book.accounts.values()):
-        if len(reaped) >= limit:
+        if len(reaped) == limit:
             break
         now = time_for(account, clock_now)
-        work = begin(account, now)
-        if work.origin is not None and work.ended:
+        if now < account.next_due_at:
+            continue
+        work = account.fork()
+        book_due(work, now, max_holds=limit - len(reaped))
+        if work.ended:
             reaped += work.ended.values()
             commit(book, work, now)
     return ReapResult(

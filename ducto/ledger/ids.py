@@ -17,7 +17,7 @@ def account_tag(kind: Literal["user", "team"], account_id: str) -> str:
     return kind[0] + urlsafe_b64encode(account_id.encode()).decode().rstrip("=")
 
 
-def reservation_id(tag: str, number: int) -> str:
+def reservation_id(tag: str, number: int | Literal[""]) -> str:
     return f"{_RESERVATION}{tag}.{number}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 from ducto import arguments
 from ducto.errors import ArgumentError
 from ducto.ledger.refund import find_row
@@ -98,7 +100,7 @@ def _described(account: Account, row: Row) -> Transaction:
         suspect=row.suspect,
         expires_at=row.expires_at,
         idempotency_key=row.key,
-        metadata=row.metadata,
+        metadata=deepcopy(row.metadata),
         booked_at=row.booked_at,
         created_at=row.created_at,
     )

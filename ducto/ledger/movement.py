@@ -13,6 +13,7 @@ from typing import Any
 from ducto.ledger import ids
 from ducto.ledger.state import Account, Entry, Grant, Hold, Row
 from ducto.ledger.windows import month_of
+from ducto.models import TransactionType
 
 __all__ = [
     "EVENT_OF_TYPE",
@@ -32,7 +33,7 @@ EVENT_OF_TYPE = {
     "purchase": "credits.added",
     "grant": "credits.added",
     "bonus": "credits.added",
-    "adjustment": "credits.adjusted",
+    "adjustment": "credits.added",
     "deduction": "credits.deducted",
     "charge": "credits.deducted",
     "allowance": "credits.deducted",
@@ -61,29 +62,46 @@ class Deltas:
         return self.base + sum(self.grants.values())
 
 
-def write_row(account: Account, deltas: Deltas, row_type: Any, now: datetime, **columns: Any) -> Row:
-    """Append the row for `deltas`, which have already been applied. Its number is the next of the account."""
+def write_row(
+    account: Account,
+    deltas: Deltas,
+    row_type: TransactionType,
+    now: datetime,
+    *,
+    event: str | None = None,
+    user_id: str | None = None,
+    transaction_id: str | None = None,
+    booked_at: datetime | None = None,
+    **columns: Any,
+) -> Row:
+    """Append the row for `deltas`, which have already been applied. Its number is the next of the account.
+
+    The book's entry is called `event`, else after the type of the row.
+    """
     account.sequence = sequence = account.sequence + 1
     amount = deltas.total if deltas.grants else deltas.base
-    transaction_id = columns.pop("transaction_id", None) or ids.transaction_id(account.tag, sequence)
-    is_team = account.kind == "team"
+    if transaction_id is None:
+        transaction_id = ids.transaction_id(account.tag, sequence)
+    team_id = account.id if account.kind == "team" else None
+    if user_id is None:
+        user_id = account.id if team_id is None else ""
     row = Row(
         sequence=sequence,
         transaction_id=transaction_id,
         type=row_type,
-        user_id=columns.pop("user_id", "" if is_team else account.id),
-        team_id=account.id if is_team else None,
+        user_id=user_id,
+        team_id=team_id,
         amount=amount,
         base_delta=deltas.base,
         grant_deltas=tuple(deltas.grants.items()) if deltas.grants else (),
         balance_after=account.balance,
         created_at=now,
-        booked_at=columns.pop("booked_at", now),
+        booked_at=now if booked_at is None else booked_at,
         **columns,
     )
     account.rows.append(row)
     account.entries.append(
-        Entry(EVENT_OF_TYPE[row_type], now, row.user_id, row.team_id, amount, transaction_id, row.reservation_id)
+        Entry(event or EVENT_OF_TYPE[row_type], now, user_id, team_id, amount, transaction_id, row.reservation_id)
     )
     return row
 

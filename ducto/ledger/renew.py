@@ -21,7 +21,7 @@ __all__ = ["renew"]
 
 
 def renew(book: Book, clock_now: datetime, user_id: str, reservation_id: str, ttl_seconds: int) -> RenewResult:
-    """`expires_at` becomes `max(expires_at, now + ttl)`: never earlier, and never cumulative, so that it cannot drift."""
+    """`expires_at` becomes `max(expires_at, now + ttl)`: never earlier, and never cumulative, so that none drifts."""
     arguments.check_id(user_id)
     arguments.check_int(ttl_seconds, minimum=1, maximum=MAX_TTL_SECONDS, name="ttl_seconds")
     account = locate(book, user_id, reservation_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from datetime import datetime
 
 from ducto import arguments
@@ -38,7 +39,7 @@ def described(hold: Hold) -> Reservation:
         grace_seconds=int(hold.grace.total_seconds()),
         transaction_id=hold.transaction_id,
         idempotency_key=hold.key,
-        metadata=hold.metadata,
+        metadata=deepcopy(hold.metadata),
         created_at=hold.created_at,
         expires_at=hold.expires_at,
         ended_at=hold.ended_at,

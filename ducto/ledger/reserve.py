@@ -48,11 +48,15 @@ def reserve(
     arguments.check_id(user_id)
     arguments.check_key(idempotency_key)
     arguments.check_id(operation_type, name="operation_type")
-    arguments.check_optional_id(model, name="model")
-    arguments.check_optional_id(team_id, name="team_id")
-    arguments.check_optional_id(feature, name="feature")
-    arguments.check_optional_id(pricing_version, name="pricing_version")
-    arguments.check_optional_id(fingerprint, name="fingerprint")
+    for name, value in (
+        ("model", model),
+        ("team_id", team_id),
+        ("feature", feature),
+        ("pricing_version", pricing_version),
+        ("fingerprint", fingerprint),
+    ):
+        if value is not None:
+            arguments.check_id(value, name=name)
     arguments.check_int(min_balance, minimum=-MAX_AMOUNT, maximum=MAX_AMOUNT, name="min_balance")
     arguments.check_int(ttl_seconds, minimum=1, maximum=MAX_TTL_SECONDS, name="ttl_seconds")
     arguments.check_int(grace_seconds, minimum=0, maximum=MAX_GRACE_SECONDS, name="grace_seconds")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from ducto.ledger.ids import account_tag
+from ducto.ledger.ids import account_tag, reservation_id
 from ducto.models import (
     MemberCapWindow,
     Outcome,
@@ -24,7 +24,7 @@ from ducto.models import (
 )
 from ducto.usage import UsageMetrics
 
-__all__ = ["FAR", "Account", "AccountKind", "Book", "CapCounter", "Entry", "Grant", "Hold", "Member", "Row"]
+__all__ = ["FAR", "NEVER", "Account", "AccountKind", "Book", "CapCounter", "Entry", "Grant", "Hold", "Member", "Row"]
 
 AccountKind = Literal["user", "team"]
 #: Later than anything that is ever due.
@@ -215,13 +215,15 @@ class Account:
     __slots__ = (
         "allowances", "base", "base_held", "caps", "deleted", "ended", "entries", "grants", "held", "holds_made", "id",
         "keys", "kind", "last_op_at", "lifetime_purchased", "live", "members", "name", "next_due_at", "open", "origin",
-        "plan_id", "refunds", "rows", "sequence", "tag",
+        "plan_id", "prefix", "refunds", "rows", "sequence", "tag",
     )  # fmt: skip
 
     def __init__(self, kind: AccountKind, account_id: str, entries: list[Entry], *, name: str = "") -> None:
         self.kind: AccountKind = kind
         self.id = account_id
         self.tag = account_tag(kind, account_id)
+        #: How the ids of its reservations begin.
+        self.prefix = reservation_id(self.tag, "")
         self.name = name
         self.deleted = False
         self.plan_id: str | None = None

@@ -95,7 +95,8 @@ def _chain(account: Account) -> Iterator[Found]:
 
 
 def _parts(account: Account) -> Iterator[Found]:
-    base, grants = 0, defaultdict(int)
+    base = 0
+    grants: dict[int, int] = defaultdict(int)
     for row in account.rows:
         base += row.base_delta
         for grant_id, delta in row.grant_deltas:
@@ -104,7 +105,7 @@ def _parts(account: Account) -> Iterator[Found]:
         if moved != row.amount:
             yield "parts_sum_to_amount", row.amount, moved, row.transaction_id
         sign = SIGNS.get(row.type)
-        if sign is not None and row.amount * sign < 0 or (sign == 0 and row.amount != 0):
+        if (sign is not None and row.amount * sign < 0) or (sign == 0 and row.amount != 0):
             yield "sign_of_type", f"{row.type}: {sign}", row.amount, row.transaction_id
     purchased = sum(row.amount for row in account.rows if row.type == "purchase")
     if purchased != account.lifetime_purchased:
@@ -255,9 +256,8 @@ def _caps(account: Account) -> Iterator[Found]:
         if counter.held != held:
             yield f"cap_held[{name}]", held, counter.held, None
         if counter.cap.action == "deny":
-            allowed = max(counter.cap.limit, counter.inherited) + sum(
-                _beyond_cap(account, counter, row) for row in rows
-            )
+            allowed = max(counter.cap.limit, counter.inherited)
+            allowed += sum(_beyond_cap(account, counter, row) for row in rows)
             if counter.spent + counter.held > allowed:
                 yield f"cap_excess_is_explained[{name}]", f"at most {allowed}", counter.spent + counter.held, None
 
@@ -265,7 +265,7 @@ def _caps(account: Account) -> Iterator[Found]:
 def _beyond_admission(row: Row) -> int:
     """What a spend charged without having been admitted: by force, late, or more than was reserved."""
     if row.forced or row.late:
-        return row.charged
+        return max(row.charged, -row.amount)  # A forced adjustment has no charge.
     return 0 if row.reserved is None else max(0, row.charged - row.reserved)
 
 
@@ -285,7 +285,7 @@ def _debt(account: Account) -> Iterator[Found]:
     for row in account.rows:
         base += row.base_delta
         floor = min(floor, row.floor)
-        unadmitted += -row.amount if row.type == "adjustment" and row.forced else _beyond_admission(row)
+        unadmitted += _beyond_admission(row)
         if base < floor - unadmitted:
             yield "debt_is_explained", f"at least {floor - unadmitted}", base, row.transaction_id
             return
@@ -300,9 +300,8 @@ def _members(account: Account) -> Iterator[Found]:
             if row.team_id is not None:
                 yield "no_team_row_in_user_ledger", None, row.team_id, row.transaction_id
         return
-    Uses = dict[tuple[str, int | None], int]
-    spent: Uses = defaultdict(int)
-    held: Uses = defaultdict(int)
+    spent: dict[tuple[str, int | None], int] = defaultdict(int)
+    held: dict[tuple[str, int | None], int] = defaultdict(int)
     for row in account.rows:
         if row.charged:
             spent[row.user_id, None] += row.charged

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from pydantic import Field
+
 from ducto.models.base import Outcome, Row
 from ducto.models.pricing import PlanDefinition, RateTable
 
@@ -31,8 +33,8 @@ class GetUserPlanResult(Row):
     name: str | None = None
     free_allowance: int = 0
     features: tuple[str, ...] = ()
-    rate_overrides: dict[str, str | RateTable] = {}
-    per_operation: dict[str, int] = {}
+    rate_overrides: dict[str, str | RateTable] = Field(default_factory=dict)
+    per_operation: dict[str, int] = Field(default_factory=dict)
     max_concurrent: int | None = None
 
     def definition(self) -> PlanDefinition | None:

@@ -114,8 +114,9 @@ class PricingEngine:
         For a rate table it is a bound over every way in which the same input and output tokens can fall into
         buckets: all input in the dearest input bucket, all output in the dearest output bucket (of sound and
         pictures only if `metrics` has any), at the tier of this input and the variant of this service tier and
-        speed. For an expression, and for `cache` expressions, it is the dearest of what was given and all input fresh, written to the cache, or
-        written for an hour, each with all output visible or reasoning. Raises as `calculate`.
+        speed. For an expression, and for `cache` expressions, it is the dearest of what was given and all input
+        fresh, written to the cache, or written for an hour, each with all output visible or reasoning. Raises as
+        `calculate`.
         """
         given = self.calculate(metrics, plan)
         prices = self.pricing.list_prices if plan is None else self._prices(plan)

@@ -17,17 +17,22 @@ __all__ = ["serve"]
 
 
 @asynccontextmanager
-async def serve(app: Any, *, shutdown_seconds: float = 2.0) -> AsyncIterator[str]:
-    """Serve `app` with uvicorn on a free port of 127.0.0.1; yields the base URL, as `http://127.0.0.1:40123`.
+async def serve(
+    app: Any, *, host: str = "127.0.0.1", port: int = 0, shutdown_seconds: float = 2.0
+) -> AsyncIterator[str]:
+    """Serve `app` with uvicorn, on a free port for `port` 0; yields the base URL, as `http://127.0.0.1:40123`.
 
     On leaving, connections that are still open have `shutdown_seconds` to end. Raises `ConfigError` if
-    uvicorn is not installed, and if the app fails to start.
+    uvicorn is not installed, the address cannot be had, or the app fails to start.
     """
     try:
         import uvicorn
     except ImportError as error:
         raise ConfigError("serve() needs uvicorn; install it with: pip install 'ducto[gateway]'") from error
-    listener = socket.create_server(("127.0.0.1", 0))
+    try:
+        listener = socket.create_server((host, port))
+    except OSError as error:
+        raise ConfigError(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port.") from error
     # An answer that is cut on purpose is logged by uvicorn as an error of the app, hence the level.
     config = uvicorn.Config(
         app,
@@ -40,7 +45,7 @@ async def serve(app: Any, *, shutdown_seconds: float = 2.0) -> AsyncIterator[str
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await _started(server, task)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"http://{host}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         await asyncio.gather(task, return_exceptions=True)

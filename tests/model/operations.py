@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 __all__ = [
     "CHANGING",
     "CONFIGS",
+    "USERS",
     "Advance",
     "FromNow",
     "Nth",
@@ -29,6 +30,7 @@ __all__ = [
     "housekeeping",
     "members",
     "plans",
+    "prunes",
     "publishes",
     "reads",
     "refunds",
@@ -142,9 +144,7 @@ deducts = _calls(
     idempotency_key=_keys,
     model=st.sampled_from((None, None, None, "large")),
 )
-releases = _calls(
-    "release_reservation", user_id=st.sampled_from((None, None, None, *USERS)), reservation_id=_recent
-)
+releases = _calls("release_reservation", user_id=st.sampled_from((None, None, None, *USERS)), reservation_id=_recent)
 renews = _calls(
     "renew_reservation",
     user_id=st.sampled_from((None, None, None, *USERS)),
@@ -243,10 +243,11 @@ team_charges = _calls(
     force=_flags,
     model=_models,
 )
+prunes = _calls("prune_reservations", limit=st.sampled_from((1, 1000)))
 housekeeping = st.one_of(
     _calls("sweep_expired_credits", dry_run=st.booleans()),
     _calls("reap_expired_reservations", limit=st.sampled_from((1, 1000))),
-    _calls("prune_reservations", limit=st.sampled_from((1, 1000))),
+    prunes,
 )
 #: Reads that show an account as if all that is due had been booked.
 reads = st.one_of(
@@ -276,10 +277,31 @@ def advances(*, backwards: bool) -> st.SearchStrategy[Advance]:
 
 #: Verbs that write where they succeed; all others leave the books as they are.
 CHANGING = frozenset(
-    (
-        "add_credits reserve_credits deduct_credits release_reservation renew_reservation charge_credits "
-        "adjust_credits transfer_credits refund_credits set_user_plan increment_usage_window set_active_pricing "
-        "set_spend_cap remove_spend_cap create_team add_team_credits delete_team add_team_member set_member_cap "
-        "remove_team_member deduct_team sweep_expired_credits reap_expired_reservations prune_reservations"
-    ).split()
+    {
+        "activate_pricing",
+        "add_credits",
+        "add_team_credits",
+        "add_team_member",
+        "adjust_credits",
+        "charge_credits",
+        "create_team",
+        "deduct_credits",
+        "deduct_team",
+        "delete_team",
+        "increment_usage_window",
+        "prune_reservations",
+        "reap_expired_reservations",
+        "refund_credits",
+        "release_reservation",
+        "remove_spend_cap",
+        "remove_team_member",
+        "renew_reservation",
+        "reserve_credits",
+        "set_active_pricing",
+        "set_member_cap",
+        "set_spend_cap",
+        "set_user_plan",
+        "sweep_expired_credits",
+        "transfer_credits",
+    }
 )

@@ -29,7 +29,7 @@ _CAP_FIELDS = ("user_id", "cap_type", "limit", "action", "model")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call gave: `value` with minted ids by name, `error` where it was refused, `arguments` as they were sent."""
+    """What a call gave: `value` with minted ids by name, `error` where refused, `arguments` as they were sent."""
 
     value: Any
     error: str | None
@@ -96,9 +96,7 @@ class Session:
     def _named(self, value: Any) -> Any:
         """The answer as plain data with names for minted ids. Messages are for people and are left out."""
         if isinstance(value, BaseModel):
-            return {
-                name: self._named(getattr(value, name)) for name in type(value).model_fields if name != "message"
-            }
+            return {name: self._named(getattr(value, name)) for name in type(value).model_fields if name != "message"}
         if isinstance(value, str):
             return self.names.get(value, value)
         if isinstance(value, Mapping):

@@ -46,7 +46,7 @@ def test_a_store_that_lacks_keywords_is_refused_with_the_list() -> None:
             raise AssertionError
 
     CreditManager(Anything())
-    with pytest.raises(ConfigError, match="lacks: .*get_balance"):
+    with pytest.raises(ConfigError, match=r"lacks: .*get_balance"):
         CreditManager(object())  # type: ignore[arg-type]
 
 
@@ -154,7 +154,7 @@ def test_code_without_a_loop_gets_a_private_one() -> None:
 
 async def test_waiting_on_the_loops_own_thread_is_refused() -> None:
     async with CreditManager(MemoryStore()) as manager:
-        with pytest.raises(ConfigError, match="await manager.get_balance"):
+        with pytest.raises(ConfigError, match=r"await manager\.get_balance"):
             manager.portal.call(lambda: manager.get_balance("u"), instead="use `await manager.get_balance(...)`")
         found = await asyncio.to_thread(
             manager.portal.call, lambda: manager.get_balance("u"), instead="use `await manager.get_balance(...)`"

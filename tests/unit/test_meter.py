@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -18,6 +18,7 @@ from ducto.errors import (
     StoreError,
 )
 from ducto.manager import CreditManager
+from ducto.meter import MeteredCall
 from tests.unit.manager_support import PRICING, Heard, TroubledStore, settle_down, usage
 
 
@@ -32,6 +33,16 @@ async def manager(store: TroubledStore) -> AsyncIterator[CreditManager]:
         await manager.publish_pricing(PRICING)
         await manager.add_credits("u", 10_000, "purchase")
         yield manager
+
+
+async def fails_in(call: MeteredCall, first: Callable[[MeteredCall], None]) -> None:
+    async def block() -> None:
+        async with call:
+            first(call)
+            raise ValueError("provider")
+
+    with pytest.raises(ValueError, match="provider"):
+        await block()
 
 
 async def books(manager: CreditManager) -> tuple[int, int]:
@@ -74,19 +85,11 @@ async def test_an_explicit_zero_is_charged_as_zero(manager: CreditManager) -> No
 
 
 async def test_a_failed_block_is_released_and_one_with_usage_charged(manager: CreditManager) -> None:
-    with pytest.raises(ValueError, match="provider"):
-        async with manager.meter("u", estimate=500):
-            raise ValueError("provider")
+    await fails_in(manager.meter("u", estimate=500), lambda call: None)
     assert await books(manager) == (10_000, 0)
-    with pytest.raises(ValueError, match="provider"):
-        async with manager.meter("u", estimate=500) as call:
-            call.record(usage(5))
-            raise ValueError("provider")
+    await fails_in(manager.meter("u", estimate=500), lambda call: call.record(usage(5)))
     assert await books(manager) == (9950, 0)
-    with pytest.raises(ValueError, match="provider"):
-        async with manager.meter("u", estimate=500) as call:
-            call.note_delivery()
-            raise ValueError("provider")
+    await fails_in(manager.meter("u", estimate=500), lambda call: call.note_delivery())
     assert await books(manager) == (9450, 0)
 
 

@@ -86,9 +86,7 @@ async def check_deduct_uses_the_allowance_first(harness: Harness) -> None:
     payer = await on_plan(store, FREE, credits=50)
     reservation_id = await hold(store, payer, 120)
     result = expect(await store.deduct_credits(payer, reservation_id, 60), "deduct 60 of 120")
-    fields(
-        result, {"amount": 0, "allowance_consumed": 60, "balance_after": 50, "actual": 60}, "deduct 60 of 120"
-    )
+    fields(result, {"amount": 0, "allowance_consumed": 60, "balance_after": 50, "actual": 60}, "deduct 60 of 120")
     _allowance(await store.check_allowance(payer), "after a deduct", used=60, held=0, remaining=40)
     await books(store, payer, "the money was not touched", balance=50)
 
@@ -109,9 +107,7 @@ async def check_allowance_covers_a_user_without_credits(harness: Harness) -> Non
     """Where the allowance covers all, only real debt refuses: `free >= min(0, min_balance)`."""
     store = harness.store
     payer = await on_plan(store, FREE)
-    result = expect(
-        await store.reserve_credits(payer, 100, "chat", min_balance=5), "reserve all of the allowance"
-    )
+    result = expect(await store.reserve_credits(payer, 100, "chat", min_balance=5), "reserve all of the allowance")
     fields(result, {"held": 0, "available": 0}, "reserve covered by the allowance")
     refused(
         await store.reserve_credits(payer, 1, "chat", min_balance=5),
@@ -147,9 +143,7 @@ async def check_partly_covered_reserve_keeps_the_floor(harness: Harness) -> None
         "insufficient_credits",
         "6 of money beside the allowance, 10 there and floor 5",
     )
-    result = expect(
-        await store.reserve_credits(payer, 105, "chat", min_balance=5), "5 of money: exactly to the floor"
-    )
+    result = expect(await store.reserve_credits(payer, 105, "chat", min_balance=5), "5 of money: exactly to the floor")
     fields(result, {"held": 5, "available": 5}, "reserve of allowance and money")
 
 
@@ -229,9 +223,7 @@ async def check_usage_booking_asks_only_that_the_plan_exists(harness: Harness) -
     equal((await store.check_allowance(payer)).used, 10, "allowance used under the name of another plan")
     await raises(PlanNotFoundError, store.increment_usage_window(payer, key("plan"), 10), "an unknown plan")
     stranger = user()
-    await raises(
-        PlanNotFoundError, store.increment_usage_window(stranger, key("plan"), 10), "an unknown plan"
-    )
+    await raises(PlanNotFoundError, store.increment_usage_window(stranger, key("plan"), 10), "an unknown plan")
     equal(await rows(store, stranger), [], "ledger rows of the stranger")
 
 
@@ -278,3 +270,27 @@ async def check_expiring_credits_wait_behind_the_allowance(harness: Harness) -> 
     await fund(store, 10, user_id=payer, type="grant")
     expect(await store.charge_credits(payer, 100), "charge of exactly the allowance")
     await books(store, payer, "credits are not touched before the allowance", balance=10)
+
+
+async def check_late_deduct_uses_the_allowance_of_its_reserve(harness: Harness) -> None:
+    """A hold that expired over the end of a month is paid by what is left of the month it was admitted in."""
+    store = harness.store
+    await just_before(harness, next_month)
+    payer = await on_plan(store, FREE, credits=50)
+    reservation_id = await hold(store, payer, 60, ttl_seconds=10)
+    await harness.advance(200)
+    result = expect(await store.deduct_credits(payer, reservation_id, 130), "late deduct in the next month")
+    fields(result, {"late": True, "allowance_consumed": 100, "amount": 30}, "late deduct")
+    _allowance(await store.check_allowance(payer), "of the new month", used=0, held=0, remaining=100)
+
+
+async def check_clamp_takes_allowance_then_money_to_the_floor(harness: Harness) -> None:
+    store = harness.store
+    payer = await on_plan(store, FREE, credits=50)
+    reservation_id = await hold(store, payer, 50, min_balance=5, overage="clamp")
+    result = expect(await store.deduct_credits(payer, reservation_id, 500), "deduct 500 with `clamp`")
+    fields(
+        result,
+        {"allowance_consumed": 100, "amount": 45, "unbilled": 355, "balance_after": 5},
+        "`clamp` with an allowance of 100, 50 of money and floor 5",
+    )

@@ -219,6 +219,4 @@ async def check_bad_pages_are_refused(harness: Harness) -> None:
     for limit in (0, -1, True, 1.5):
         await raises(ArgumentError, store.list_transactions(payer, limit=limit), f"limit={limit!r}")  # type: ignore[arg-type]
         await raises(ArgumentError, store.list_events(limit=limit), f"list_events(limit={limit!r})")  # type: ignore[arg-type]
-    await raises(
-        ArgumentError, store.list_transactions(payer, cursor="no cursor of ours"), "a cursor that is none"
-    )
+    await raises(ArgumentError, store.list_transactions(payer, cursor="no cursor of ours"), "a cursor that is none")

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from ducto.errors import ArgumentError
-from ducto.models import Outcome
+from ducto.models import CreditMetadata, Outcome
 from ducto.stores.base import CreditStore
 from ducto.testing.conformance.helpers import (
     MAX_AMOUNT,
@@ -18,6 +18,7 @@ from ducto.testing.conformance.helpers import (
     fund,
     hold,
     key,
+    known,
     raises,
     refused,
     rows,
@@ -122,9 +123,7 @@ async def check_fractions_are_refused_and_not_truncated(harness: Harness) -> Non
     fractions: tuple[Any, ...] = (0.4, 0.9999, Decimal("0.5"))
     for fraction in fractions:
         refused(await store.charge_credits(payer, fraction), "invalid_amount", f"charge of {fraction!r}")
-        refused(
-            await store.reserve_credits(payer, fraction, "chat"), "invalid_amount", f"reserve of {fraction!r}"
-        )
+        refused(await store.reserve_credits(payer, fraction, "chat"), "invalid_amount", f"reserve of {fraction!r}")
     await books(store, payer, "after fractions", balance=10)
 
 
@@ -132,9 +131,7 @@ async def check_bad_amounts_raise_where_there_is_no_error_field(harness: Harness
     store = harness.store
     payer = await on_plan(store, FREE)
     for bad in BAD_AMOUNTS:
-        await raises(
-            ArgumentError, store.increment_usage_window(payer, FREE, bad), f"allowance booking of {bad!r}"
-        )
+        await raises(ArgumentError, store.increment_usage_window(payer, FREE, bad), f"allowance booking of {bad!r}")
         await raises(ArgumentError, store.check_spend_cap(payer, amount=bad), f"check_spend_cap for {bad!r}")
     equal((await store.check_allowance(payer)).used, 0, "allowance used after refusals")
 
@@ -145,9 +142,7 @@ async def check_bad_floors_and_bounds_are_refused(harness: Harness) -> None:
     codes = ("invalid_amount", "invalid_argument")
     bad_values: tuple[Any, ...] = (True, 1.5, "5", MAX_AMOUNT + 1, -MAX_AMOUNT - 1, float("nan"))
     for bad in bad_values:
-        refused(
-            await store.reserve_credits(payer, 1, "chat", min_balance=bad), codes, f"reserve, floor {bad!r}"
-        )
+        refused(await store.reserve_credits(payer, 1, "chat", min_balance=bad), codes, f"reserve, floor {bad!r}")
         refused(await store.charge_credits(payer, 1, min_balance=bad), codes, f"charge, floor {bad!r}")
         refused(
             await store.reserve_credits(payer, 1, "chat", max_settle=bad),
@@ -278,3 +273,50 @@ async def check_metadata_comes_back_as_it_was(harness: Harness) -> None:
     }
     expect(await store.charge_credits(payer, 1, "charge", metadata), "charge with metadata")
     equal((await rows(store, payer))[0].metadata, metadata, "metadata of the row")
+
+
+async def check_metadata_is_json(harness: Harness) -> None:
+    """What one store could keep and another could not, none takes."""
+    store = harness.store
+    payer = await fund(store, 100)
+    not_json: tuple[Any, ...] = (
+        {"x": float("nan")},
+        {"x": float("inf")},
+        {"x": b"bytes"},
+        {"x": object()},
+        ["no", "mapping"],
+        "text",
+    )
+    for metadata in not_json:
+        refused(
+            await store.charge_credits(payer, 1, "charge", metadata),
+            "invalid_argument",
+            f"metadata {metadata!r}",
+        )
+    await books(store, payer, "after bad metadata", balance=100)
+
+
+async def check_metadata_may_be_a_model(harness: Harness) -> None:
+    store = harness.store
+    payer = await fund(store, 100)
+    metadata = CreditMetadata.model_validate({"request_id": "r-1", "tags": {"a": "b"}, "extra": 7})
+    expect(await store.charge_credits(payer, 1, "charge", metadata), "charge with CreditMetadata")
+    equal(
+        (await rows(store, payer))[0].metadata,
+        {"request_id": "r-1", "tags": {"a": "b"}, "extra": 7},
+        "metadata of the row: what was set, extras included",
+    )
+
+
+async def check_metadata_is_the_rows_own_copy(harness: Harness) -> None:
+    """What a caller does to its dict afterwards changes no ledger."""
+    store = harness.store
+    payer = await fund(store, 100)
+    metadata: dict[str, Any] = {"list": [1]}
+    expect(await store.charge_credits(payer, 1, "charge", metadata), "charge")
+    metadata["list"].append(2)
+    metadata["late"] = True
+    equal((await rows(store, payer))[0].metadata, {"list": [1]}, "metadata of the row after the caller's edit")
+    given = (await rows(store, payer))[0].metadata
+    known(given, "metadata")["list"].append(3)
+    equal((await rows(store, payer))[0].metadata, {"list": [1]}, "metadata of the row after a reader's edit")

@@ -50,9 +50,7 @@ async def check_reads_and_denials_create_no_row(harness: Harness) -> None:
     await store.get_user_plan(stranger)
     await store.check_allowance(stranger)
     await store.check_spend_cap(stranger)
-    refused(
-        await store.reserve_credits(stranger, 10, "chat"), "insufficient_credits", "reserve without funds"
-    )
+    refused(await store.reserve_credits(stranger, 10, "chat"), "insufficient_credits", "reserve without funds")
     refused(await store.charge_credits(stranger, 10), "insufficient_credits", "charge without funds")
     refused(await store.add_credits(stranger, -1), "invalid_amount", "adding -1")
     equal(await rows(store, stranger), [], "ledger rows after reads and denials")
@@ -110,9 +108,7 @@ async def check_expiring_credits_repay_debt_first(harness: Harness) -> None:
 async def check_add_refuses_unknown_type_and_past_expiry(harness: Harness) -> None:
     store, payer = harness.store, user()
     unknown: Any = "gift"
-    refused(
-        await store.add_credits(payer, 5, unknown), "invalid_argument", "adding credits of an unknown type"
-    )
+    refused(await store.add_credits(payer, 5, unknown), "invalid_argument", "adding credits of an unknown type")
     past = await soon(harness, -1)
     refused(
         await store.add_credits(payer, 5, "grant", expires_at=past),
@@ -154,9 +150,7 @@ async def check_adjust_debit_keeps_the_floor(harness: Harness) -> None:
         "insufficient_credits",
         "debit of 61 of free 70 with floor 10",
     )
-    expect(
-        await store.adjust_credits(payer, 60, direction="debit", min_balance=10), "debit exactly to the floor"
-    )
+    expect(await store.adjust_credits(payer, 60, direction="debit", min_balance=10), "debit exactly to the floor")
     expect(await store.adjust_credits(payer, 50, direction="debit", force=True), "forced debit")
     await books(store, payer, "after a forced debit", balance=-10, available=-40)
 
@@ -244,9 +238,7 @@ async def check_charge_zero_asks_only_for_no_debt(harness: Harness) -> None:
     expect(await store.charge_credits(user(), 0), "charging 0 of an unknown user")
     debtor = await in_debt(store, 10)
     refused(await store.charge_credits(debtor, 0), "insufficient_credits", "charging 0 of a user in debt")
-    expect(
-        await store.charge_credits(debtor, 0, min_balance=-10), "charging 0 of a debt that the floor allows"
-    )
+    expect(await store.charge_credits(debtor, 0, min_balance=-10), "charging 0 of a debt that the floor allows")
 
 
 async def check_forced_charge_always_books(harness: Harness) -> None:
@@ -264,9 +256,7 @@ async def check_overflow_writes_nothing(harness: Harness) -> None:
     store = harness.store
     rich = await fund(store, MAX_AMOUNT)
     refused(await store.add_credits(rich, 1), "overflow", "adding 1 to the largest balance")
-    refused(
-        await store.adjust_credits(rich, 1, direction="credit"), "overflow", "crediting the largest balance"
-    )
+    refused(await store.adjust_credits(rich, 1, direction="credit"), "overflow", "crediting the largest balance")
     await books(store, rich, "after refused additions", balance=MAX_AMOUNT)
     equal(len(await rows(store, rich)), 1, "ledger rows after refused additions")
     expect(await store.charge_credits(rich, MAX_AMOUNT), "charging the largest balance")

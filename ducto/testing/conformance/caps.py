@@ -50,9 +50,7 @@ async def check_cap_counts_spent_and_held(harness: Harness) -> None:
     await _cap(store, payer, 100)
     await charge(store, payer, 40)
     await hold(store, payer, 40)
-    result = refused(
-        await store.reserve_credits(payer, 21, "chat"), "cap_reached", "reserve 21 beside 40 + 40 of 100"
-    )
+    result = refused(await store.reserve_credits(payer, 21, "chat"), "cap_reached", "reserve 21 beside 40 + 40 of 100")
     details = known(result.details, "details of cap_reached")
     fields(
         details,
@@ -105,9 +103,7 @@ async def check_hour_day_and_month_windows_roll_over(harness: Harness) -> None:
         payer = await fund(store, 1000)
         await _cap(store, payer, 100, cap_type)
         await charge(store, payer, 100)
-        result = refused(
-            await store.charge_credits(payer, 1), "cap_reached", f"charge above the {cap_type} cap"
-        )
+        result = refused(await store.charge_credits(payer, 1), "cap_reached", f"charge above the {cap_type} cap")
         equal(known(result.details, "details").resets_at, end, f"resets_at of the {cap_type} cap")
         await harness.advance(60)
         found = await store.check_spend_cap(payer)
@@ -224,9 +220,7 @@ async def check_model_cap_comes_first_then_the_shortest_window(harness: Harness)
         "order of the caps",
     )
     for model, cap_type in expected:
-        result = refused(
-            await store.charge_credits(payer, 11, model="m-1"), "cap_reached", "charge above all"
-        )
+        result = refused(await store.charge_credits(payer, 11, model="m-1"), "cap_reached", "charge above all")
         details = known(result.details, "details")
         equal((details.model, details.cap_type), (model, cap_type), "the cap that is reported")
         found = await store.check_spend_cap(payer, "m-1", 11)
@@ -257,9 +251,7 @@ async def check_model_cap_counts_its_model_alone(harness: Harness) -> None:
         {"spent": 100, "allowed": False},
         "cap of the model, filled",
     )
-    ensure(
-        (await store.check_spend_cap(payer)).allowed, "the model's cap does not concern calls without a model"
-    )
+    ensure((await store.check_spend_cap(payer)).allowed, "the model's cap does not concern calls without a model")
 
 
 async def check_caps_count_the_allowance(harness: Harness) -> None:

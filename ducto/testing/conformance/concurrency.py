@@ -38,9 +38,7 @@ async def check_one_key_of_64_callers_is_charged_once(harness: Harness) -> None:
     store, one_key = harness.store, key()
     payer = await fund(store, 1000)
     cursor = await event_cursor(store)
-    results = await asyncio.gather(
-        *(store.charge_credits(payer, 10, idempotency_key=one_key) for _ in range(CALLERS))
-    )
+    results = await asyncio.gather(*(store.charge_credits(payer, 10, idempotency_key=one_key) for _ in range(CALLERS)))
     equal(_outcomes(results), Counter(ok=1, replay=CALLERS - 1), "answers under one key")
     equal({result.transaction_id for result in results}, {results[0].transaction_id}, "transactions")
     equal(len(await events_since(store, cursor, payer)), 1, "events of one charge")
@@ -112,9 +110,7 @@ async def check_64_charges_at_a_balance_for_10(harness: Harness) -> None:
 async def check_64_reserves_at_a_balance_for_10(harness: Harness) -> None:
     store = harness.store
     payer = await fund(store, 100)
-    results = await asyncio.gather(
-        *(store.reserve_credits(payer, 10, "chat", min_balance=0) for _ in range(CALLERS))
-    )
+    results = await asyncio.gather(*(store.reserve_credits(payer, 10, "chat", min_balance=0) for _ in range(CALLERS)))
     equal(_outcomes(results), Counter(ok=10, insufficient_credits=CALLERS - 10), "answers")
     await books(store, payer, "held to the last credit", balance=100, available=0)
 
@@ -125,9 +121,7 @@ async def check_64_calls_at_a_cap_for_10(harness: Harness) -> None:
     await store.set_spend_cap(SpendCap(user_id=payer, cap_type="monthly", limit=100))
     results: list[Outcome] = await asyncio.gather(
         *(
-            store.charge_credits(payer, 10)
-            if turn % 2
-            else store.reserve_credits(payer, 10, "chat", min_balance=0)
+            store.charge_credits(payer, 10) if turn % 2 else store.reserve_credits(payer, 10, "chat", min_balance=0)
             for turn in range(CALLERS)
         )
     )
@@ -218,10 +212,7 @@ async def check_sweeps_beside_spends_lose_nothing(harness: Harness) -> None:
     reservation_id = await hold(store, payer, 20)
     await harness.advance(200)
     results = await asyncio.gather(
-        *(
-            store.sweep_expired_credits() if turn % 4 == 0 else store.charge_credits(payer, 2)
-            for turn in range(CALLERS)
-        )
+        *(store.sweep_expired_credits() if turn % 4 == 0 else store.charge_credits(payer, 2) for turn in range(CALLERS))
     )
     charged = sum(1 for result in results if isinstance(result, Outcome) and result.ok)
     equal(charged, 48, "charges that passed: 48 of 2 credits out of 100")
@@ -238,9 +229,7 @@ async def check_cancelled_caller_leaks_no_hold(harness: Harness) -> None:
         one_key = key()
 
         async def reserve(idempotency_key: str = one_key) -> Outcome:
-            return await store.reserve_credits(
-                payer, 10, "chat", min_balance=0, idempotency_key=idempotency_key
-            )
+            return await store.reserve_credits(payer, 10, "chat", min_balance=0, idempotency_key=idempotency_key)
 
         task = asyncio.create_task(reserve())
         for _ in range(turns):

@@ -13,6 +13,7 @@ from ducto.testing.conformance.helpers import (
     fund,
     hold,
     key,
+    soon,
     user,
 )
 from ducto.testing.harness import Harness
@@ -49,6 +50,16 @@ async def check_events_tell_what_happened_in_order(harness: Harness) -> None:
         sorted(event.occurred_at for event in found),
         "times of the events",
     )
+
+
+async def check_events_are_named_after_the_verb(harness: Harness) -> None:
+    """Not after the type of the row: credits that were added as an adjustment were added."""
+    store, payer = harness.store, user()
+    cursor = await event_cursor(store)
+    expect(await store.add_credits(payer, 100, "adjustment"), "add")
+    expect(await store.adjust_credits(payer, 10, direction="debit"), "adjust")
+    found = [event.name for event in await events_since(store, cursor, payer)]
+    equal(found, ["credits.added", "credits.adjusted"], "events of an add and an adjust")
 
 
 async def check_event_ids_stay_the_same(harness: Harness) -> None:
@@ -106,3 +117,15 @@ async def check_expired_reservation_is_recorded(harness: Harness) -> None:
     equal(len(found), 2, f"events of a reservation that expired ({[event.name for event in found]})")
     equal(found[-1].reservation_id, reservation_id, "reservation of the last event")
     ensure("expired" in found[-1].name, f"the last event tells of an expiry, found {found[-1].name!r}")
+
+
+async def check_booked_expiry_is_recorded(harness: Harness) -> None:
+    store = harness.store
+    payer = await fund(store, 50, type="grant", expires_at=await soon(harness, 100))
+    cursor = await event_cursor(store)
+    await harness.advance(200)
+    await store.sweep_expired_credits()
+    await store.sweep_expired_credits()
+    found = await events_since(store, cursor, payer)
+    equal([event.name for event in found], ["credits.expired"], "events of an expiry and two sweeps")
+    equal(abs(found[0].amount), 50, "credits of the expiry's event")

@@ -8,9 +8,7 @@ __all__ = ["COVERED_ELSEWHERE", "FAILURE_MODES"]
 
 #: Failure mode -> names of the checks that fail where a store has it.
 FAILURE_MODES: Mapping[str, tuple[str, ...]] = {
-    "concurrent duplicates are charged twice on a team's pool": (
-        "check_one_key_of_64_callers_on_a_team_pool",
-    ),
+    "concurrent duplicates are charged twice on a team's pool": ("check_one_key_of_64_callers_on_a_team_pool",),
     "the same key with another amount replays as success": (
         "check_charge_happens_once_per_key",
         "check_deduct_of_another_amount_is_a_mismatch",

@@ -22,9 +22,7 @@ async def _granted(harness: Harness, *grants: tuple[int, float], base: int = 0) 
     """A new user with `base` credits and grants of (credits, seconds until they expire)."""
     payer = await fund(harness.store, base) if base else None
     for credits, seconds in grants:
-        payer = await fund(
-            harness.store, credits, user_id=payer, type="grant", expires_at=await soon(harness, seconds)
-        )
+        payer = await fund(harness.store, credits, user_id=payer, type="grant", expires_at=await soon(harness, seconds))
     if payer is None:
         raise ValueError("a user needs credits")
     return payer
@@ -74,9 +72,7 @@ async def check_sweep_books_an_expiry_row_once(harness: Harness) -> None:
         first.accounts >= 1 and first.grants >= 1 and first.amount >= 30,
         f"the sweep counts what it booked (30 credits of 1 grant at least), found {first!r}",
     )
-    fields(
-        await last_row(store, payer), {"type": "expiry", "amount": -30, "balance_after": 100}, "expiry row"
-    )
+    fields(await last_row(store, payer), {"type": "expiry", "amount": -30, "balance_after": 100}, "expiry row")
     fields(
         await store.sweep_expired_credits(),
         {"accounts": 0, "grants": 0, "amount": 0},
@@ -197,9 +193,7 @@ async def check_refund_returns_to_the_latest_consumed_first(harness: Harness) ->
     store = harness.store
     payer = await _granted(harness, (50, 200), (50, 400), base=50)
     transaction_id = await charge(store, payer, 120)
-    expect(
-        await store.refund_credits(transaction_id, 40), "refund 40: 20 to the base, 20 to the second grant"
-    )
+    expect(await store.refund_credits(transaction_id, 40), "refund 40: 20 to the base, 20 to the second grant")
     await books(store, payer, "after the refund", balance=70)
     await harness.advance(300)
     await books(store, payer, "nothing returned to the first grant", balance=70)

@@ -94,13 +94,9 @@ def refused(result: O, codes: str | Iterable[str], what: str) -> O:
 
 def fields(row: object, expected: Mapping[str, object], what: str) -> None:
     """Each named attribute has this value; the message lists all that differ."""
-    wrong = {
-        name: (value, getattr(row, name)) for name, value in expected.items() if getattr(row, name) != value
-    }
+    wrong = {name: (value, getattr(row, name)) for name, value in expected.items() if getattr(row, name) != value}
     if wrong:
-        parts = ", ".join(
-            f"{name} expected {want!r} found {found!r}" for name, (want, found) in wrong.items()
-        )
+        parts = ", ".join(f"{name} expected {want!r} found {found!r}" for name, (want, found) in wrong.items())
         raise AssertionError(f"{what}: {parts}")
 
 
@@ -113,9 +109,7 @@ async def raises(error: type[E], call: Awaitable[object], what: str) -> E:
     raise AssertionError(f"{what}: expected {error.__name__} to be raised, found the answer {result!r}")
 
 
-async def books(
-    store: CreditStore, user_id: str, what: str, *, balance: int, available: int | None = None
-) -> None:
+async def books(store: CreditStore, user_id: str, what: str, *, balance: int, available: int | None = None) -> None:
     """The user's balance and, if given, what of it is available (else all of it has to be)."""
     free = balance if available is None else available
     found = await store.get_balance(user_id)
@@ -185,9 +179,7 @@ async def team_of(store: CreditStore, *members: str, credits: int = 0, spend_cap
     return team_id
 
 
-async def rows(
-    store: CreditStore, user_id: str | None = None, *, team_id: str | None = None
-) -> list[Transaction]:
+async def rows(store: CreditStore, user_id: str | None = None, *, team_id: str | None = None) -> list[Transaction]:
     """All ledger rows, newest first."""
     found: list[Transaction] = []
     cursor: str | None = None

@@ -120,9 +120,7 @@ async def check_max_settle_bounds_what_is_believed(harness: Harness) -> None:
         {"amount": 60, "actual": 100, "unbilled": 40, "suspect": True, "overage": 10, "balance_after": 940},
         "deduct above max_settle",
     )
-    fields(
-        await last_row(store, payer), {"suspect": True, "charged": 60, "unbilled": 40}, "row above max_settle"
-    )
+    fields(await last_row(store, payer), {"suspect": True, "charged": 60, "unbilled": 40}, "row above max_settle")
 
 
 async def check_max_settle_exactly_is_not_suspect(harness: Harness) -> None:
@@ -170,9 +168,7 @@ async def check_reservation_keeps_its_policy(harness: Harness) -> None:
     clamped = await hold(store, payer, 10, min_balance=20, overage="clamp")
     await hold(store, payer, 10, min_balance=-500, overage="debt")
     result = expect(await store.deduct_credits(payer, clamped, 500), "deduct 500 with `clamp`")
-    fields(
-        result, {"amount": 70, "unbilled": 430, "available": 20}, "`clamp` keeps the floor of its admission"
-    )
+    fields(result, {"amount": 70, "unbilled": 430, "available": 20}, "`clamp` keeps the floor of its admission")
 
 
 async def check_unknown_overage_policy_is_refused(harness: Harness) -> None:

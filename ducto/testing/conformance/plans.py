@@ -80,9 +80,7 @@ async def check_list_plans_is_that_of_the_active_config(harness: Harness) -> Non
     store = harness.store
     await use_kit_config(store)
     plans = await store.list_plans()
-    equal(
-        [plan.id for plan in plans], sorted([FREE, PRO, SMALL, SINGLE]), "plans of the active config, by id"
-    )
+    equal([plan.id for plan in plans], sorted([FREE, PRO, SMALL, SINGLE]), "plans of the active config, by id")
     equal(plans, [kit_config().plans[plan.id] for plan in plans], "definitions of the plans")
 
 
@@ -123,9 +121,7 @@ async def check_dropped_plan_stays_with_its_users(harness: Harness) -> None:
     refused(await store.set_user_plan(late, dropped), "plan_not_found", "assigning a dropped plan")
     ensure(dropped not in [plan.id for plan in await store.list_plans()], "list_plans shows no dropped plan")
     every = [plan.id for plan in await store.list_plans(include_dropped=True)]
-    ensure(
-        dropped in every and FREE in every, f"list_plans(include_dropped=True) shows both, found {every!r}"
-    )
+    ensure(dropped in every and FREE in every, f"list_plans(include_dropped=True) shows both, found {every!r}")
 
 
 async def check_feature_has_to_be_in_the_plan(harness: Harness) -> None:
@@ -135,9 +131,7 @@ async def check_feature_has_to_be_in_the_plan(harness: Harness) -> None:
         await on_plan(store, FREE, credits=100),
         await fund(store, 100),
     )
-    expect(
-        await store.reserve_credits(entitled, 1, "chat", feature=PLANLESS_FEATURE), "reserve with the feature"
-    )
+    expect(await store.reserve_credits(entitled, 1, "chat", feature=PLANLESS_FEATURE), "reserve with the feature")
     expect(await store.charge_credits(entitled, 1, feature=PLANLESS_FEATURE), "charge with the feature")
     for payer in (without, planless):
         result = refused(

@@ -31,9 +31,7 @@ async def check_user_errors_come_in_order(harness: Harness) -> None:
         return await store.reserve_credits(payer, amount, "chat", min_balance=0, feature=feature)
 
     refused(await reserve(-1, PLANLESS_FEATURE), "invalid_amount", "a bad amount comes first")
-    refused(
-        await reserve(100, PLANLESS_FEATURE), "feature_not_entitled", "the feature comes before concurrency"
-    )
+    refused(await reserve(100, PLANLESS_FEATURE), "feature_not_entitled", "the feature comes before concurrency")
     refused(await reserve(100), "concurrency_limit", "concurrency comes before caps")
     expect(await store.release_reservation(payer, running), "release")
     refused(await reserve(100), "cap_reached", "caps come before funds")
@@ -55,14 +53,10 @@ async def check_team_errors_come_in_order(harness: Harness) -> None:
 
     refused(await reserve(-1, ghost), "invalid_amount", "a bad amount comes before a missing team")
     refused(await reserve(100, ghost), "team_not_found", "a missing team")
-    refused(
-        await reserve(100, feature=PLANLESS_FEATURE), "not_a_member", "membership comes before the feature"
-    )
+    refused(await reserve(100, feature=PLANLESS_FEATURE), "not_a_member", "membership comes before the feature")
     expect(await store.add_team_member(team_id, member, spend_cap=10), "adding the member")
     running = await hold(store, member, 0, team_id=team_id)
-    refused(
-        await reserve(100, feature=PLANLESS_FEATURE), "feature_not_entitled", "feature before concurrency"
-    )
+    refused(await reserve(100, feature=PLANLESS_FEATURE), "feature_not_entitled", "feature before concurrency")
     refused(await reserve(100), "concurrency_limit", "concurrency comes before the member's cap")
     expect(await store.release_reservation(member, running), "release")
     refused(await reserve(100), "member_cap_reached", "the member's cap comes before funds")

@@ -117,9 +117,7 @@ async def check_published_prices_stay_exact(harness: Harness) -> None:
     exact = config.model_validate(
         {
             **config.model_dump(mode="json"),
-            "models": {
-                "exact": {"unit": "usd", "input": "0.1234567890123456789", "output": "1000000000000.01"}
-            },
+            "models": {"exact": {"unit": "usd", "input": "0.1234567890123456789", "output": "1000000000000.01"}},
         }
     )
     try:

@@ -103,9 +103,7 @@ async def check_refund_amount_is_positive(harness: Harness) -> None:
     transaction_id = await charge(store, payer, 40)
     for amount in (0, -1, -40):
         refused(await store.refund_credits(transaction_id, amount), "invalid_amount", f"refund of {amount}")
-    refused(
-        await store.refund_credits(key("tx"), 0), "invalid_amount", "a bad amount comes before an unknown id"
-    )
+    refused(await store.refund_credits(key("tx"), 0), "invalid_amount", "a bad amount comes before an unknown id")
     await books(store, payer, "after refused refunds", balance=60)
 
 
@@ -129,7 +127,15 @@ async def check_only_spends_are_refundable(harness: Harness) -> None:
         "not_refundable",
         "refund of a refund",
     )
-    await books(store, payer, "after refused refunds", balance=70)
+    moved = expect(await store.transfer_credits(payer, user(), 5), "transfer")
+    corrected = expect(await store.adjust_credits(payer, 5, direction="debit"), "correction")
+    for transaction in (moved.transaction_id, corrected.transaction_id):
+        refused(
+            await store.refund_credits(known(transaction, "transaction_id")),
+            "not_refundable",
+            "refund of a transfer or a correction, which charged nothing",
+        )
+    await books(store, payer, "after refused refunds", balance=60)
 
 
 async def check_refund_is_limited_to_what_was_charged(harness: Harness) -> None:

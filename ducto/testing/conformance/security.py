@@ -41,13 +41,9 @@ async def check_foreign_reservations_look_unknown(harness: Harness) -> None:
     )
     shape = (foreign.details is None, foreign.user_id, foreign.balance_after)
     equal(shape, (unknown.details is None, unknown.user_id, unknown.balance_after), "both answers are alike")
-    refused(
-        await store.release_reservation(thief, reservation_id), "reservation_not_found", "foreign release"
-    )
+    refused(await store.release_reservation(thief, reservation_id), "reservation_not_found", "foreign release")
     refused(await store.renew_reservation(thief, reservation_id), "reservation_not_found", "foreign renewal")
-    await raises(
-        ReservationNotFoundError, store.get_reservation(thief, reservation_id), "reading a foreign hold"
-    )
+    await raises(ReservationNotFoundError, store.get_reservation(thief, reservation_id), "reading a foreign hold")
     await books(store, owner, "the owner", balance=100, available=60)
     await books(store, thief, "the thief", balance=100)
     expect(await store.deduct_credits(owner, reservation_id, 40), "the owner's own deduct")
@@ -81,9 +77,7 @@ async def check_guessed_keys_show_nothing(harness: Harness) -> None:
     store, guessed = harness.store, key()
     owner, thief = await fund(store, 100), await fund(store, 100)
     mine = expect(await store.reserve_credits(owner, 40, "chat", idempotency_key=guessed), "reserve")
-    theirs = expect(
-        await store.reserve_credits(thief, 40, "chat", idempotency_key=guessed), "the same by another"
-    )
+    theirs = expect(await store.reserve_credits(thief, 40, "chat", idempotency_key=guessed), "the same by another")
     ensure(theirs.reservation_id != mine.reservation_id, "another user's reply must not be given away")
     equal((theirs.user_id, theirs.replayed), (thief, False), "user and replayed of the second answer")
 
@@ -110,9 +104,7 @@ async def check_metadata_is_plain_data(harness: Harness) -> None:
     reserved = expect(await store.reserve_credits(payer, 10, "chat", metadata, 0), "reserve")
     equal(reserved.team_id, None, "a team in metadata is no team")
     expect(await store.add_credits(payer, 5, "purchase", metadata), "add")
-    refused(
-        await store.charge_credits(payer, 1000, "charge", metadata), "insufficient_credits", "no force either"
-    )
+    refused(await store.charge_credits(payer, 1000, "charge", metadata), "insufficient_credits", "no force either")
     await books(store, payer, "the payer", balance=85, available=75)
     equal((await store.get_team_balance(team_id)).balance, 100, "the team's pool")
     row = (await rows(store, payer))[1]

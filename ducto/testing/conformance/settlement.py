@@ -114,9 +114,7 @@ async def check_deduct_zero_keeps_a_row(harness: Harness) -> None:
     reservation_id = await hold(store, payer, 60)
     first = expect(await store.deduct_credits(payer, reservation_id, 0, idempotency_key), "deduct 0")
     fields(first, {"amount": 0, "actual": 0, "balance_after": 100, "available": 100}, "deduct 0")
-    fields(
-        await last_row(store, payer), {"type": "deduction", "amount": 0, "actual": 0}, "row of a deduct of 0"
-    )
+    fields(await last_row(store, payer), {"type": "deduction", "amount": 0, "actual": 0}, "row of a deduct of 0")
     again = expect(await store.deduct_credits(payer, reservation_id, 0, idempotency_key), "deduct 0 again")
     fields(again, {"replayed": True, "transaction_id": first.transaction_id}, "deduct 0 again")
     equal(len(await rows(store, payer)), 2, "ledger rows after deducting 0 twice")
@@ -139,9 +137,7 @@ async def check_deduct_with_key_replays_with_and_without_it(harness: Harness) ->
     store = harness.store
     payer, idempotency_key = await fund(store, 100), key()
     reservation_id = await hold(store, payer, 60)
-    first = expect(
-        await store.deduct_credits(payer, reservation_id, 25, idempotency_key), "deduct with a key"
-    )
+    first = expect(await store.deduct_credits(payer, reservation_id, 25, idempotency_key), "deduct with a key")
     await fund(store, 500, user_id=payer)
     for repeated_key in (idempotency_key, None):
         again = expect(await store.deduct_credits(payer, reservation_id, 25, repeated_key), "again")
@@ -205,18 +201,14 @@ async def check_deduct_after_release_is_refused(harness: Harness) -> None:
     payer = await fund(store, 100)
     reservation_id = await hold(store, payer, 60)
     expect(await store.release_reservation(payer, reservation_id), "release")
-    refused(
-        await store.deduct_credits(payer, reservation_id, 5), "reservation_released", "deduct after release"
-    )
+    refused(await store.deduct_credits(payer, reservation_id, 5), "reservation_released", "deduct after release")
     await books(store, payer, "after a refused deduct", balance=100)
 
 
 async def check_deduct_of_an_unknown_reservation_is_refused(harness: Harness) -> None:
     store = harness.store
     payer = await fund(store, 100)
-    refused(
-        await store.deduct_credits(payer, key("res"), 5), "reservation_not_found", "deduct of an unknown id"
-    )
+    refused(await store.deduct_credits(payer, key("res"), 5), "reservation_not_found", "deduct of an unknown id")
     refused(
         await store.deduct_credits(user(), key("res"), 5),
         "reservation_not_found",
@@ -231,9 +223,7 @@ async def check_bad_amount_leaves_the_reservation_active(harness: Harness) -> No
     payer = await fund(store, 100)
     reservation_id = await hold(store, payer, 60)
     refused(await store.deduct_credits(payer, reservation_id, -5), "invalid_amount", "deduct of -5")
-    equal(
-        (await store.get_reservation(payer, reservation_id)).state, "active", "state after a refused deduct"
-    )
+    equal((await store.get_reservation(payer, reservation_id)).state, "active", "state after a refused deduct")
     await books(store, payer, "after a refused deduct", balance=100, available=40)
     expect(await store.deduct_credits(payer, reservation_id, 60), "deduct with a good amount")
 
@@ -305,3 +295,16 @@ async def check_deduct_cannot_overflow(harness: Harness) -> None:
     refused(await store.deduct_credits(payer, reservation_id, 1), "overflow", "deduct below the largest debt")
     equal((await store.get_reservation(payer, reservation_id)).state, "active", "state after overflow")
     await books(store, payer, "after overflow", balance=-MAX_AMOUNT)
+
+
+async def check_debt_never_hinders_the_end_of_a_call(harness: Harness) -> None:
+    """Deduct, release and refund are always allowed; only new calls are refused."""
+    store = harness.store
+    payer = await fund(store, 100)
+    settled, released = await hold(store, payer, 30), await hold(store, payer, 30)
+    forced = expect(await store.charge_credits(payer, 500, force=True), "forced charge")
+    refused(await store.reserve_credits(payer, 1, "chat"), "insufficient_credits", "a new call in debt")
+    expect(await store.deduct_credits(payer, settled, 20), "deduct in debt")
+    expect(await store.release_reservation(payer, released), "release in debt")
+    expect(await store.refund_credits(known(forced.transaction_id, "transaction_id")), "refund in debt")
+    await books(store, payer, "at the end", balance=80)

@@ -55,9 +55,7 @@ async def check_unknown_team_is_told(harness: Harness) -> None:
     refused(await store.set_member_cap(ghost, member, 5), "team_not_found", "set_member_cap")
     refused(await store.add_team_credits(ghost, 5), "team_not_found", "add_team_credits")
     refused(await store.deduct_team(ghost, member, 5), "team_not_found", "deduct_team")
-    refused(
-        await store.reserve_credits(member, 5, "chat", team_id=ghost), "team_not_found", "reserve for a team"
-    )
+    refused(await store.reserve_credits(member, 5, "chat", team_id=ghost), "team_not_found", "reserve for a team")
     refused(await store.delete_team(ghost), "team_not_found", "delete_team")
 
 
@@ -141,9 +139,7 @@ async def check_team_reservation_lives_on_the_pool(harness: Harness) -> None:
         "id",
     )
     expect(await store.release_reservation(member, freed), "release")
-    fields(
-        await store.get_team_balance(team_id), {"balance": 75, "held": 0, "available": 75}, "pool at the end"
-    )
+    fields(await store.get_team_balance(team_id), {"balance": 75, "held": 0, "available": 75}, "pool at the end")
 
 
 async def check_strangers_do_not_spend_the_pool(harness: Harness) -> None:
@@ -170,9 +166,7 @@ async def check_member_cap_counts_spent_and_held(harness: Harness) -> None:
         await store.reserve_credits(member, 21, "chat", team_id=team_id),
     ):
         refused(result, "member_cap_reached", "21 beside 40 spent and 40 held of 100")
-        fields(
-            known(result.details, "details"), {"limit": 100, "spent": 40, "held": 40}, "details of the cap"
-        )
+        fields(known(result.details, "details"), {"limit": 100, "spent": 40, "held": 40}, "details of the cap")
     expect(await store.deduct_team(team_id, member, 20), "exactly to the cap")
     expect(await store.deduct_team(team_id, colleague, 500), "a colleague's spending is not the member's")
     expect(await store.deduct_credits(member, reservation_id, 10), "deduct 10 of 40")
@@ -205,9 +199,7 @@ async def check_member_cap_counts_the_whole_life_or_the_month(harness: Harness) 
     refused(await store.deduct_team(team_id, lifelong, 41), "member_cap_reached", "101 of 100 in a lifetime")
     expect(await store.deduct_credits(monthly, late, 40), "deduct of the first month's reservation")
     expect(await store.deduct_team(team_id, monthly, 100), "100 of 100 in the second month")
-    refused(
-        await store.deduct_team(team_id, monthly, 1), "member_cap_reached", "101 of 100 in the second month"
-    )
+    refused(await store.deduct_team(team_id, monthly, 1), "member_cap_reached", "101 of 100 in the second month")
     found = {entry.user_id: entry for entry in await store.get_team_members(team_id)}
     fields(found[monthly], {"spend_cap_window": "month", "spent": 100, "held": 0}, "counters of the month")
     fields(found[lifelong], {"spend_cap_window": "lifetime", "spent": 60}, "counters of the lifetime")

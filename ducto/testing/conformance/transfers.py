@@ -58,18 +58,14 @@ async def check_transfer_keeps_the_floor_and_the_holds(harness: Harness) -> None
     store, receiver = harness.store, user()
     sender = await fund(store, 100)
     await hold(store, sender, 30)
-    refused(
-        await store.transfer_credits(sender, receiver, 71), "insufficient_credits", "transfer 71 of free 70"
-    )
+    refused(await store.transfer_credits(sender, receiver, 71), "insufficient_credits", "transfer 71 of free 70")
     refused(
         await store.transfer_credits(sender, receiver, 61, min_balance=10),
         "insufficient_credits",
         "transfer 61 of free 70 with floor 10",
     )
     equal(await rows(store, receiver), [], "the receiver's rows after refusals")
-    expect(
-        await store.transfer_credits(sender, receiver, 60, min_balance=10), "transfer exactly to the floor"
-    )
+    expect(await store.transfer_credits(sender, receiver, 60, min_balance=10), "transfer exactly to the floor")
     await books(store, sender, "sender", balance=40, available=10)
 
 
@@ -77,9 +73,7 @@ async def check_transfer_of_nothing_is_refused(harness: Harness) -> None:
     store = harness.store
     sender = await fund(store, 100)
     for amount in (0, -5):
-        refused(
-            await store.transfer_credits(sender, user(), amount), "invalid_amount", f"transfer of {amount}"
-        )
+        refused(await store.transfer_credits(sender, user(), amount), "invalid_amount", f"transfer of {amount}")
     await books(store, sender, "sender", balance=100)
 
 

@@ -1,0 +1,5 @@
+"""`python -m ducto`."""
+
+from ducto.cli import main
+
+main()

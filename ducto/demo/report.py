@@ -1,0 +1,67 @@
+"""The demo's output: a row for each step, and whether the books agree."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from ducto.demo.environment import USERS, Environment, gateway_environment
+from ducto.demo.scenario import Step, play
+
+__all__ = ["run_demo"]
+
+
+async def run_demo(console: Console) -> bool:
+    """Play the demo, print what happened; true if every step went as it should and the books agree."""
+    async with gateway_environment() as environment:
+        console.print(f"Gateway at [bold]{environment.url}[/bold], in front of a simulated provider.\n")
+        steps = [step async for step in play(environment)]
+        console.print(_table(steps))
+        problems = [f"{step.title}: not as expected" for step in steps if not step.as_expected]
+        problems += await _audit(environment)
+    if problems:
+        console.print("\n[bold red]The books do not agree:[/bold red]")
+        for problem in problems:
+            console.print(f"  {problem}")
+    else:
+        console.print("\n[bold green]The books agree:[/bold green] every call charged once, no hold left, audit clean.")
+    return not problems
+
+
+async def _audit(environment: Environment) -> list[str]:
+    """What is wrong with the books: the store's own audit, and each user's purchases less charges against balance."""
+    audit = await environment.store.verify()
+    problems = [f"{fault.invariant} of {fault.account}: {fault.found}, not {fault.expected}" for fault in audit.faults]
+    for user, credits in USERS.values():
+        page = await environment.store.list_transactions(user, limit=1000)
+        spent = sum(row.actual for row in page.transactions)
+        standing = await environment.store.get_available(user)
+        if standing.balance != credits - spent or standing.held:
+            problems.append(f"{user}: {credits} bought and {spent} spent, but {standing.balance} left")
+    return problems
+
+
+def _table(steps: list[Step]) -> Table:
+    table = Table(title="What happened (credits; 1 credit = 1 micro-dollar)")
+    table.add_column("step")
+    table.add_column("user")
+    for name in ("hold", "actual", "balance", "provider calls"):
+        table.add_column(name, justify="right")
+    table.add_column("what the client saw", overflow="fold")
+    table.add_column("")
+    for step in steps:
+        table.add_row(
+            step.title,
+            step.user,
+            _number(step.hold),
+            _number(step.actual),
+            _number(step.balance),
+            str(step.provider_calls),
+            step.seen,
+            "[green]ok[/green]" if step.as_expected else "[red]WRONG[/red]",
+        )
+    return table
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

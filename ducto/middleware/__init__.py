@@ -1,0 +1,26 @@
+"""Doors that meter calls where they pass: ASGI middleware, and what it is made of."""
+
+from __future__ import annotations
+
+from ducto.middleware.answers import AnswerCache, InProcessAnswers, KeptAnswer
+from ducto.middleware.asgi import MeteringMiddleware
+from ducto.middleware.clamp import ClampToAfford
+from ducto.middleware.identity import Identify, Identity, trusted_header
+from ducto.middleware.providers import DEFAULT_ROUTES, Provider, Tokenizer
+from ducto.middleware.routes import FREE_PATHS, Unmetered
+
+__all__ = [
+    "DEFAULT_ROUTES",
+    "FREE_PATHS",
+    "AnswerCache",
+    "ClampToAfford",
+    "Identify",
+    "Identity",
+    "InProcessAnswers",
+    "KeptAnswer",
+    "MeteringMiddleware",
+    "Provider",
+    "Tokenizer",
+    "Unmetered",
+    "trusted_header",
+]

@@ -1,0 +1,125 @@
+"""Reading the usage out of an answer while it passes: a stream of events, plain JSON, or something unreadable."""
+
+from __future__ import annotations
+
+from ducto.middleware.admitting import ReadRequest
+from ducto.middleware.providers import StreamReader, UsageReading, load_object
+from ducto.middleware.sse import SSEParser
+
+__all__ = ["AnswerReading", "PlainReading", "StreamReading", "UnreadReading"]
+
+
+class AnswerReading:
+    """What is known of an answer so far."""
+
+    __slots__ = ("body_bytes",)
+
+    def __init__(self) -> None:
+        #: Bytes of the body that came from the provider.
+        self.body_bytes = 0
+
+    @property
+    def finished(self) -> bool:
+        """The provider has said all that it will say, though the connection may still be open."""
+        return False
+
+    @property
+    def failed(self) -> bool:
+        """The provider reported an error within the answer."""
+        return False
+
+    def result(self, request: ReadRequest) -> UsageReading | None:
+        """What it says about usage; `None` if it cannot be read."""
+        return None
+
+
+class UnreadReading(AnswerReading):
+    """An answer in a form that is not known, or encoded."""
+
+    __slots__ = ()
+
+
+class StreamReading(AnswerReading):
+    """Server-sent events. Either `feed` them, or take from `feed_visible` what the client is to see."""
+
+    __slots__ = ("_parser", "_reader")
+
+    def __init__(self, reader: StreamReader) -> None:
+        super().__init__()
+        self._parser = SSEParser()
+        self._reader = reader
+
+    @property
+    def finished(self) -> bool:
+        return self._reader.finished
+
+    @property
+    def failed(self) -> bool:
+        return self._reader.failed
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Read `chunk`, and return it."""
+        self.body_bytes += len(chunk)
+        feed = self._reader.feed
+        for item in self._parser.feed(chunk):
+            feed(item)
+        return chunk
+
+    def feed_visible(self, chunk: bytes) -> bytes:
+        """Read `chunk`; the bytes of the events that it completed, without one that only we asked for.
+
+        It is `chunk` itself in the usual case that it is made of whole events.
+        """
+        self.body_bytes += len(chunk)
+        feed = self._reader.feed
+        shown = [item.raw for item in self._parser.feed(chunk) if not feed(item)]
+        if len(shown) == 1:
+            return chunk if len(shown[0]) == len(chunk) else shown[0]
+        return b"".join(shown)
+
+    def end(self) -> bytes:
+        """Read what is left at the end; its bytes, which `feed_visible` has not returned yet."""
+        item = self._parser.flush()
+        if item is None or self._reader.feed(item):
+            return b""
+        return item.raw
+
+    def result(self, request: ReadRequest) -> UsageReading | None:
+        return self._reader.reading()
+
+
+class PlainReading(AnswerReading):
+    """JSON, kept up to a limit to be read whole."""
+
+    __slots__ = ("_max_bytes", "_parts", "_request", "too_large")
+
+    def __init__(self, request: ReadRequest, *, max_bytes: int) -> None:
+        super().__init__()
+        self._request = request
+        self._max_bytes = max_bytes
+        self._parts: list[bytes] = []
+        #: It outgrew the limit, and counts as unreadable.
+        self.too_large = False
+
+    @property
+    def body(self) -> bytes:
+        """What came so far."""
+        if len(self._parts) != 1:
+            self._parts = [b"".join(self._parts)]
+        return self._parts[0]
+
+    def feed(self, chunk: bytes) -> None:
+        self.body_bytes += len(chunk)
+        self._parts.append(chunk)
+        self.too_large = self.body_bytes > self._max_bytes
+
+    def take(self) -> bytes:
+        """`body`, which is let go of."""
+        body = self.body
+        self._parts = []
+        return body
+
+    def result(self, request: ReadRequest) -> UsageReading | None:
+        if self.too_large:
+            return None
+        return request.provider.usage_from_body(load_object(self.body), request=request.call)

@@ -1,0 +1,82 @@
+"""The command line, as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+
+def ducto(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ducto", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "200"},
+        check=False,
+    )
+
+
+def test_demo_ends_with_books_that_agree() -> None:
+    demo = ducto("demo")
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "The books agree" in demo.stdout
+    assert "WRONG" not in demo.stdout
+    for seen in ("402 insufficient_credits", "hold released", "left after 5 chunks", "the same answer"):
+        assert seen in demo.stdout
+
+
+@contextmanager
+def gateway(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "ducto", "gateway", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        found = re.search(r"http://[\d.]+:\d+", first)
+        assert found, first + (process.stderr.read() if process.stderr and process.poll() is not None else "")
+        yield process, found.group()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_gateway_serves_until_it_is_stopped() -> None:
+    with gateway() as (process, url):
+        answer = httpx.post(
+            f"{url}/v1/chat/completions",
+            headers={"authorization": "Bearer demo-key-alice"},
+            json={"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]},
+        )
+        assert answer.status_code == 200
+        assert int(answer.headers["x-ducto-cost"]) > 0
+        stranger = httpx.post(f"{url}/v1/chat/completions", json={"model": "gpt-4o-mini", "messages": []})
+        assert stranger.status_code == 401
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+
+
+def test_port_in_use_is_said_in_a_sentence() -> None:
+    with gateway() as (_, url):
+        second = ducto("gateway", "--port", url.rsplit(":", 1)[1])
+    assert second.returncode == 2
+    assert "Choose another port" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_unknown_command_is_a_usage_error() -> None:
+    wrong = ducto("demon")
+    assert wrong.returncode == 2
+    assert "No such command" in wrong.stderr

@@ -1,0 +1,113 @@
+"""What crosses the store line: frozen, tolerant of newer stores, and the same after a trip through JSON."""
+
+from __future__ import annotations
+
+import inspect
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from ducto import models
+from ducto.models import (
+    CapCheckResult,
+    CreditMetadata,
+    DeductionResult,
+    Outcome,
+    PricingConfigData,
+    RefusalDetails,
+    ReserveResult,
+    SpendCap,
+    Transaction,
+)
+from ducto.models.base import Row
+from ducto.usage import MAX_AMOUNT, UsageMetrics
+
+NOW = datetime(2026, 3, 1, 12, 30, 0, 123456, tzinfo=UTC)
+CAP = SpendCap(user_id="ann", cap_type="daily", limit=10, action="warn", model="small")
+
+EXAMPLES: list[BaseModel] = [
+    CAP,
+    ReserveResult(
+        reservation_id="r",
+        user_id="ann",
+        amount=MAX_AMOUNT,
+        held=3,
+        state="active",
+        expires_at=NOW,
+        cap_warning=CapCheckResult(allowed=True, action="warn", cap=CAP, spent=9, resets_at=NOW),
+        cap_notices=(CapCheckResult(allowed=True),),
+    ),
+    DeductionResult(error="cap_reached", message="no", details=RefusalDetails(limit=1, resets_at=NOW, mismatch=("a",))),
+    Transaction(
+        transaction_id="t",
+        sequence=1,
+        type="deduction",
+        amount=-5,
+        balance_after=-MAX_AMOUNT,
+        usage=UsageMetrics(model="m", input_tokens=3),
+        metadata={"deep": [1, {"b": None}]},
+        booked_at=NOW,
+        created_at=NOW,
+    ),
+    PricingConfigData.model_validate(
+        {"models": {"m": {"unit": "usd", "input": 2.5}, "n": "input_tokens * 2"}, "plans": {"p": {"free_allowance": 1}}}
+    ),
+    CreditMetadata.model_validate({"source": "api", "tags": {"a": "b"}, "extra": [1, 2]}),
+]
+
+PUBLIC = [each for each in vars(models).values() if inspect.isclass(each) and issubclass(each, BaseModel)]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda each: type(each).__name__)
+def test_json_and_back_is_the_same(example: BaseModel) -> None:
+    again = type(example).model_validate_json(example.model_dump_json())
+    assert again == example
+    assert again.model_dump_json() == example.model_dump_json()
+
+
+@pytest.mark.parametrize("model", PUBLIC, ids=lambda each: each.__name__)
+def test_every_model_is_frozen(model: type[BaseModel]) -> None:
+    assert model.model_config.get("frozen") is True
+
+
+def test_a_frozen_model_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        ReserveResult(amount=1).amount = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("model", [each for each in PUBLIC if issubclass(each, Row)], ids=lambda each: each.__name__)
+def test_results_ignore_what_a_newer_store_adds(model: type[BaseModel]) -> None:
+    assert model.model_config.get("extra") == "ignore"
+
+
+def test_an_unknown_field_is_dropped() -> None:
+    assert "novelty" not in Outcome.model_validate({"replayed": True, "novelty": 1}).model_dump()
+
+
+@pytest.mark.parametrize("limit", [-1, MAX_AMOUNT + 1, 1.0, True, "5", float("nan"), None])
+def test_a_cap_takes_whole_amounts_only(limit: object) -> None:
+    with pytest.raises(ValidationError):
+        SpendCap.model_validate({"user_id": "ann", "cap_type": "daily", "limit": limit})
+
+
+def test_a_cap_refuses_unknown_fields_and_words() -> None:
+    good = {"user_id": "ann", "cap_type": "daily", "limit": 1}
+    for bad in ({"cap_type": "weekly"}, {"action": "shout"}, {"models": "x"}):
+        with pytest.raises(ValidationError):
+            SpendCap.model_validate({**good, **bad})
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, True, "3", float("nan"), MAX_AMOUNT + 1])
+def test_usage_takes_whole_counts_only(count: object) -> None:
+    with pytest.raises(ValidationError):
+        UsageMetrics.model_validate({"input_tokens": count})
+
+
+def test_metadata_keeps_extras_and_drops_what_is_not_set() -> None:
+    assert CreditMetadata.model_validate({"source": "api", "mine": 1}).as_dict() == {"source": "api", "mine": 1}
+
+
+def test_ok_is_the_absence_of_a_code() -> None:
+    assert Outcome().ok
+    assert not Outcome(error="overflow").ok
