@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+from ducto.errors import ConfigError
 from ducto.gateway import Upstream, build_gateway
 from ducto.manager import CreditManager
+from ducto.pricing import parse_pricing
 from ducto.stores.base import CreditStore
-from ducto.stores.memory import MemoryStore
+from ducto.stores.opening import open_store
 from ducto.testing.serving import serve
 from ducto.testing.simulator import ProviderSimulator
 
-__all__ = ["PRICING", "Environment", "gateway_environment"]
+__all__ = ["PRICING", "USERS", "Environment", "default_store_url", "gateway_environment"]
 
 #: Prices as the providers list them, in dollars per million tokens, sold with a markup of a fifth.
 PRICING: dict[str, Any] = {
@@ -41,7 +46,8 @@ PRICING: dict[str, Any] = {
     },
 }
 
-#: Who may call, by the key that the gateway gave them. One credit is a millionth of a dollar.
+#: Who may call, by the key that the gateway gave them, and the credits that each has at the start. One credit is a
+#: millionth of a dollar.
 USERS: Mapping[str, tuple[str, int]] = {
     "demo-key-alice": ("alice", 1_000_000),
     "demo-key-bob": ("bob", 500_000),
@@ -58,17 +64,37 @@ class Environment:
     store: CreditStore
     simulator: ProviderSimulator
     key_of: Mapping[str, str]
+    #: Different each time, for what must not be taken for a call of an earlier demo on the same books.
+    run_id: str
+
+
+def default_store_url() -> str:
+    """A Postgres of its own in a folder of the user: `$DUCTO_HOME/postgres`, by default below `~/.ducto`."""
+    home = os.environ.get("DUCTO_HOME")
+    return f"embedded:{Path(home) if home else Path.home() / '.ducto'}/postgres"
 
 
 @asynccontextmanager
-async def gateway_environment(*, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Environment]:
-    """Start everything on loopback, on free ports unless `port` names one, with credits for the users."""
+async def gateway_environment(
+    *, store_url: str | None = None, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[Environment]:
+    """Start everything on loopback, on free ports unless `port` names one, with credits for the users.
+
+    The books are in the store that `store_url` names (see `open_store`; default: `default_store_url`) and go on from
+    where an earlier demo left them. Raises `ConfigError` if the store cannot be set up.
+    """
     simulator = ProviderSimulator()
-    async with MemoryStore() as store, CreditManager(store) as manager, serve(simulator.app) as provider:
-        await manager.setup()
-        await manager.publish_pricing(PRICING, label="demo")
-        for user, credits in USERS.values():
-            await manager.add_credits(user, credits, "purchase", idempotency_key="demo")
+    async with (
+        open_store(store_url or default_store_url()) as store,
+        CreditManager(store) as manager,
+        serve(simulator.app) as provider,
+    ):
+        set_up = await manager.setup()
+        if not set_up.success:
+            raise ConfigError(f"The store could not be set up: {'; '.join(set_up.errors)}")
+        run_id = uuid4().hex
+        await _publish(manager, store)
+        await _fund(manager, run_id)
         app = build_gateway(
             manager,
             openai=Upstream(provider, api_key="provider-key"),
@@ -76,4 +102,19 @@ async def gateway_environment(*, host: str = "127.0.0.1", port: int = 0) -> Asyn
             keys={key: user for key, (user, _) in USERS.items()},
         )
         async with serve(app, host=host, port=port) as url:
-            yield Environment(url, manager, store, simulator, {user: key for key, (user, _) in USERS.items()})
+            key_of = {user: key for key, (user, _) in USERS.items()}
+            yield Environment(url, manager, store, simulator, key_of, run_id)
+
+
+async def _publish(manager: CreditManager, store: CreditStore) -> None:
+    active = await store.get_active_pricing()
+    if active is None or active.config != parse_pricing(PRICING):
+        await manager.publish_pricing(PRICING, label="demo")
+
+
+async def _fund(manager: CreditManager, run_id: str) -> None:
+    """Fill every user's credits up to what the demo starts with."""
+    for user, credits in USERS.values():
+        missing = credits - (await manager.get_balance(user)).balance
+        if missing > 0:
+            await manager.add_credits(user, missing, "purchase", idempotency_key=f"demo-{run_id}")

@@ -11,14 +11,19 @@ from ducto.demo.scenario import Step, play
 __all__ = ["run_demo"]
 
 
-async def run_demo(console: Console) -> bool:
+async def run_demo(console: Console, *, store_url: str | None = None) -> bool:
     """Play the demo, print what happened; true if every step went as it should and the books agree."""
-    async with gateway_environment() as environment:
-        console.print(f"Gateway at [bold]{environment.url}[/bold], in front of a simulated provider.\n")
+    async with gateway_environment(store_url=store_url) as environment:
+        console.print(
+            f"Gateway at [bold]{environment.url}[/bold], in front of a simulated provider; "
+            f"books in {environment.store!r}.\n",
+            highlight=False,
+        )
+        bought = {user: (await environment.store.get_balance(user)).balance for user, _ in USERS.values()}
         steps = [step async for step in play(environment)]
         console.print(_table(steps))
         problems = [f"{step.title}: not as expected" for step in steps if not step.as_expected]
-        problems += await _audit(environment)
+        problems += await _audit(environment, steps, bought)
     if problems:
         console.print("\n[bold red]The books do not agree:[/bold red]")
         for problem in problems:
@@ -28,16 +33,15 @@ async def run_demo(console: Console) -> bool:
     return not problems
 
 
-async def _audit(environment: Environment) -> list[str]:
-    """What is wrong with the books: the store's own audit, and each user's purchases less charges against balance."""
+async def _audit(environment: Environment, steps: list[Step], at_start: dict[str, int]) -> list[str]:
+    """What is wrong with the books: by the store's own audit, and by each user's balance less what the steps cost."""
     audit = await environment.store.verify()
     problems = [f"{fault.invariant} of {fault.account}: {fault.found}, not {fault.expected}" for fault in audit.faults]
-    for user, credits in USERS.values():
-        page = await environment.store.list_transactions(user, limit=1000)
-        spent = sum(row.actual for row in page.transactions)
+    for user, balance in at_start.items():
+        spent = sum(step.actual or 0 for step in steps if step.user == user)
         standing = await environment.store.get_available(user)
-        if standing.balance != credits - spent or standing.held:
-            problems.append(f"{user}: {credits} bought and {spent} spent, but {standing.balance} left")
+        if standing.balance != balance - spent or standing.held:
+            problems.append(f"{user}: {balance} at the start and {spent} spent, but {standing.balance} left")
     return problems
 
 

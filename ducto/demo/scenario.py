@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ducto.demo.environment import Environment
 from ducto.errors import ConfigError
+from ducto.models import StoredEvent
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -47,6 +48,7 @@ class Stage:
             raise ConfigError("The demo needs the SDKs: pip install 'ducto[demo]'.") from error
         self.environment = environment
         self._openai, self._anthropic = AsyncOpenAI, AsyncAnthropic
+        self._cursor: str | None = None
 
     def openai(self, user: str) -> AsyncOpenAI:
         environment = self.environment
@@ -69,10 +71,10 @@ class Stage:
         """Run `call` and see what it did to the books: whether `user` was charged, once, and the hold is gone."""
         store, simulator = self.environment.store, self.environment.simulator
         before = await store.get_balance(user)
-        events_before, calls_before = await self._events(), len(simulator.requests)
+        cursor, calls_before = await self._position(), len(simulator.requests)
         answer = await call()
         await self._settled(user)
-        new = (await self._events())[len(events_before) :]
+        new = await self._since(cursor, user)
         holds = [event.amount for event in new if event.name == "credits.reserved"]
         rows = [
             await store.get_transaction(event.transaction_id)
@@ -98,15 +100,19 @@ class Stage:
             ),
         )
 
-    async def _events(self) -> list[Any]:
-        events: list[Any] = []
-        cursor: str | None = None
-        while True:
-            page = await self.environment.store.list_events(cursor, limit=1000)
-            if not page.events:
-                return events
-            events += page.events
+    async def _position(self) -> str | None:
+        """Where the recorded events end by now."""
+        while (page := await self.environment.store.list_events(self._cursor, limit=1000)).events:
+            self._cursor = page.next_cursor
+        return self._cursor
+
+    async def _since(self, cursor: str | None, user: str) -> list[StoredEvent]:
+        """The events of `user` after `cursor`."""
+        found: list[StoredEvent] = []
+        while (page := await self.environment.store.list_events(cursor, limit=1000)).events:
+            found += [event for event in page.events if event.user_id == user]
             cursor = page.next_cursor
+        return found
 
     async def _settled(self, user: str) -> None:
         for _ in range(round(SETTLE_SECONDS / 0.02)):
@@ -224,7 +230,7 @@ async def _retries(stage: Stage) -> AsyncIterator[Step]:
             model=OPENAI_MODEL,
             messages=MESSAGES,
             max_completion_tokens=200,
-            extra_headers={"Idempotency-Key": "demo-retry"},
+            extra_headers={"Idempotency-Key": f"demo-{stage.environment.run_id}"},
         )
         ids.append(answer.id)
         return "200, the same answer" if len(ids) == 2 and ids[0] == ids[1] else "200"

@@ -13,14 +13,15 @@ from ducto.demo.scenario import OPENAI_MODEL
 __all__ = ["serve_until_stopped"]
 
 
-async def serve_until_stopped(console: Console, *, host: str, port: int) -> None:
+async def serve_until_stopped(console: Console, *, store_url: str | None, host: str, port: int) -> None:
     """Serve until SIGINT or SIGTERM, having said how to call it."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stopped.set)
-    async with gateway_environment(host=host, port=port) as environment:
-        console.print(f"Gateway at [bold]{environment.url}[/bold]. Ctrl-C stops it. Its users and their keys:")
+    async with gateway_environment(store_url=store_url, host=host, port=port) as environment:
+        console.print(f"Gateway at [bold]{environment.url}[/bold]. Books in {environment.store!r}.", highlight=False)
+        console.print("Ctrl-C stops it. Its users and their keys:")
         for user, key in environment.key_of.items():
             standing = await environment.store.get_available(user)
             console.print(f"  {user}: {key} ({standing.available:,} credits)")

@@ -9,23 +9,32 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 
 
-def ducto(*arguments: str) -> subprocess.CompletedProcess[str]:
+def ducto(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "ducto", *arguments],
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", **environment},
         check=False,
     )
 
 
-def test_demo_ends_with_books_that_agree() -> None:
-    demo = ducto("demo")
+def test_demo_keeps_its_books_over_a_restart(tmp_path: Path) -> None:
+    for _ in range(2):
+        demo = ducto("demo", DUCTO_HOME=str(tmp_path))
+        assert demo.returncode == 0, demo.stdout + demo.stderr
+        assert "The books agree" in demo.stdout
+    assert (tmp_path / "postgres").is_dir()
+
+
+def test_demo_in_memory_ends_with_books_that_agree() -> None:
+    demo = ducto("demo", "--store", "memory")
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert "The books agree" in demo.stdout
     assert "WRONG" not in demo.stdout
@@ -36,7 +45,7 @@ def test_demo_ends_with_books_that_agree() -> None:
 @contextmanager
 def gateway(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "ducto", "gateway", *arguments],
+        [sys.executable, "-u", "-m", "ducto", "gateway", "--store", "memory", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -70,7 +79,7 @@ def test_gateway_serves_until_it_is_stopped() -> None:
 
 def test_port_in_use_is_said_in_a_sentence() -> None:
     with gateway() as (_, url):
-        second = ducto("gateway", "--port", url.rsplit(":", 1)[1])
+        second = ducto("gateway", "--store", "memory", "--port", url.rsplit(":", 1)[1])
     assert second.returncode == 2
     assert "Choose another port" in second.stderr
     assert "Traceback" not in second.stderr
@@ -80,3 +89,19 @@ def test_unknown_command_is_a_usage_error() -> None:
     wrong = ducto("demon")
     assert wrong.returncode == 2
     assert "No such command" in wrong.stderr
+
+
+def test_store_of_no_known_kind_is_refused_without_repeating_it() -> None:
+    wrong = ducto("demo", DUCTO_STORE="mysql://root:secret@localhost/db")
+    assert wrong.returncode == 2
+    assert "postgresql://" in wrong.stderr
+    assert "secret" not in wrong.stderr
+
+
+def test_migrate_prints_the_sql_or_asks_which_database() -> None:
+    printed = ducto("migrate", "--print")
+    assert printed.returncode == 0
+    assert "CREATE TABLE ducto.accounts" in printed.stdout
+    unnamed = ducto("migrate")
+    assert unnamed.returncode == 2
+    assert "DUCTO_DATABASE_URL" in unnamed.stderr
