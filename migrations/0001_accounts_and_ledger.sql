@@ -106,9 +106,13 @@ comment on column ducto.ledger.operation is 'The verb that wrote the row: keys a
 comment on column ducto.ledger.user_id is 'Who acted: the member, where a team paid; empty for a team''s own rows.';
 comment on column ducto.ledger.transfer_id is 'In the receiver''s row of a transfer, the id of the sender''s.';
 comment on column ducto.ledger.refunds is 'In a refund''s row, the number of the row that it refunds.';
+comment on column ducto.ledger.model_given is 'Whether the caller named the model, or the reservation''s was taken.';
 comment on column ducto.ledger.reply is 'What the first answer had that the columns do not tell, for replays.';
 
-create unique index ledger_keys on ducto.ledger (account_kind, account_id, user_id, operation, key)
+-- "POSIX" orders as "C" does and is another collation to the planner: an index in it serves those statements alone that
+-- name it, and they can use no other. So a key is never looked for through all rows of a busy account, whatever the
+-- planner knows of the table.
+create unique index ledger_keys on ducto.ledger (account_kind, account_id collate "POSIX", user_id, operation, key)
     where key is not null;
 create index ledger_events on ducto.ledger (xid);
 -- Rows are written in the order of time, so that a block range index is as good as a tree and costs the writer nothing.

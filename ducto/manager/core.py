@@ -20,11 +20,11 @@ from ducto.manager.live_pricing import LivePricing, RecentlyUsed
 from ducto.manager.maintenance import Maintenance, MaintenanceReport
 from ducto.manager.portal import Portal
 from ducto.manager.refusals import accepted
-from ducto.manager.retrying import BRIEF, retried
 from ducto.manager.settling import Settler
 from ducto.manager.store_check import require_whole_interface
 from ducto.meter import MissingUsage
 from ducto.models import Outcome, OveragePolicy, RenewResult, SetupResult
+from ducto.retrying import BRIEF, retried
 from ducto.stores.base import CreditStore
 from ducto.supervisor import Supervisor, outcome
 

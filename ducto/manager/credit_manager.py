@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from ducto.errors import ArgumentError
 from ducto.manager.admission import DEFAULT_MIN_BALANCE, Admissions, with_model
 from ducto.manager.core import ManagerSettings, key_or_new
-from ducto.manager.retrying import BRIEF, retried
 from ducto.manager.settling import Charge, Settlement
 from ducto.manager.verbs.balances import BalanceVerbs
 from ducto.manager.verbs.plans import PlanVerbs
@@ -15,6 +14,7 @@ from ducto.manager.verbs.reports import ReportVerbs
 from ducto.manager.verbs.teams import TeamVerbs
 from ducto.meter import CallTerms, MeteredCall, MissingUsage
 from ducto.models import DeductionResult, Metadata, OveragePolicy, ReleaseResult, RenewResult, ReserveResult
+from ducto.retrying import BRIEF, retried
 from ducto.stores.base import CreditStore
 from ducto.usage import UsageMetrics
 

@@ -11,8 +11,8 @@ from typing import Any
 from ducto.errors import AlreadySettledError, CreditError, StoreError
 from ducto.manager.announcing import Announcer
 from ducto.manager.refusals import accepted
-from ducto.manager.retrying import PATIENT, RetryPolicy, retried
 from ducto.models import CreditMetadata, DeductionResult, Metadata, ReleaseResult
+from ducto.retrying import PATIENT, RetryPolicy, retried
 from ducto.stores.base import CreditStore
 from ducto.usage import UsageMetrics
 

@@ -205,9 +205,10 @@ class Batcher(Generic[Reply]):
         try:
             replies = await self._send([entry.item for entry in batch], wait)
         except StoreError as error:
-            if len(batch) > 1:
+            # One account's lock that was not had in time is not had by asking again for each of its items.
+            if len(batch) > 1 and not (wait and error.busy):
                 return await self._one_by_one(batch, wait=wait)
-            batch[0].fail(error)
+            _fail_all(batch, error)
             return []
         except BaseException as error:  # noqa: BLE001 - nobody may be left waiting, whatever happened
             _fail_all(batch, error)
@@ -222,7 +223,7 @@ class Batcher(Generic[Reply]):
 
     async def _one_by_one(self, batch: list[_Entry[Reply]], *, wait: bool) -> list[_Entry[Reply]]:
         """After a batch that failed as a whole: each item for itself, with the same keys, so that what is wrong with
-        one is not the others' fault. Where the store cannot be reached for one, the others are not tried.
+        one is not the others' fault. Where the store cannot serve even one, the others are not tried.
         """
         deferred: list[_Entry[Reply]] = []
         for number, entry in enumerate(batch):
@@ -230,7 +231,7 @@ class Batcher(Generic[Reply]):
                 reply = (await self._send([entry.item], wait))[0]
             except StoreError as error:
                 entry.fail(error)
-                if error.retryable and not error.busy:
+                if error.retryable:
                     _fail_all(batch[number + 1 :], error)
                     break
             except BaseException as error:  # noqa: BLE001 - nobody may be left waiting, whatever happened

@@ -4,12 +4,11 @@ failed while a server was killed had been committed. So the same call, with the 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from ducto.errors import StoreError
-from ducto.retrying import RetryPolicy
+from ducto.retrying import RetryPolicy, retried
 
 __all__ = ["OutcomeUnknownError", "repeated"]
 
@@ -29,19 +28,11 @@ async def repeated(call: Callable[[], Awaitable[T]], *, policy: RetryPolicy) -> 
     Repeats what failed with `OutcomeUnknownError`, and once that has happened also a server that is away; a lock that
     was not had in time and every other error are raised at once.
     """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + policy.total_seconds
-    failures = 0
     unknown = False
-    while True:
-        try:
-            return await call()
-        except StoreError as error:
-            unknown = unknown or isinstance(error, OutcomeUnknownError)
-            failures += 1
-            if not unknown or not error.retryable or error.busy or failures >= policy.attempts:
-                raise
-            pause = policy.pause_seconds(failures, error.retry_after_seconds)
-            if loop.time() + pause > deadline:
-                raise
-        await asyncio.sleep(pause)
+
+    def may_repeat(error: StoreError) -> bool:
+        nonlocal unknown
+        unknown = unknown or isinstance(error, OutcomeUnknownError)
+        return unknown and error.retryable and not error.busy
+
+    return await retried(call, policy=policy, may_repeat=may_repeat)

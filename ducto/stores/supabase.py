@@ -35,8 +35,9 @@ class HttpxSupabaseStore(ProcedureStore):
     """A store in Supabase, or behind any PostgREST: `HttpxSupabaseStore(url="https://x.supabase.co", key=...)`.
 
     `key` is the service_role key: it may do everything, so it belongs on servers only, and is kept out of reprs, logs
-    and errors. A bare PostgREST has `rest_path=""`. A `client` that is handed in stays its owner's to close. A call
-    whose outcome is not known is repeated with the same key, all in all for at most ten seconds.
+    and errors. A bare PostgREST has `rest_path=""`. `database_url` is for `setup` alone. A `client` that is handed in
+    stays its owner's to close. A call whose outcome is not known is repeated with the same key, all in all for at most
+    ten seconds.
     """
 
     def __init__(
@@ -45,9 +46,11 @@ class HttpxSupabaseStore(ProcedureStore):
         url: str,
         key: str,
         rest_path: str = "/rest/v1",
+        database_url: str | None = None,
         client: httpx.AsyncClient | None = None,
         timeout_seconds: float = 5.0,
         long_timeout_seconds: float = 120.0,
+        acquire_timeout_seconds: float = 1.0,
         max_connections: int = 20,
         batch_lanes: int = 2,
     ) -> None:
@@ -60,6 +63,7 @@ class HttpxSupabaseStore(ProcedureStore):
             "Content-Type": "application/json",
             "Accept": "application/json",
         }
+        self._database_url = database_url
         self._owns_client = client is None
         self._client = client
         self._timeout = httpx.Timeout(timeout_seconds, read=timeout_seconds)
@@ -67,23 +71,26 @@ class HttpxSupabaseStore(ProcedureStore):
         # Settles have connections of their own: these are as many as the other calls may have.
         self._ordinary = asyncio.Semaphore(max(1, max_connections - max(2, max_connections // 4)))
         self._max_connections = max_connections
+        self._acquire_timeout = acquire_timeout_seconds
 
     def __repr__(self) -> str:
         return f"HttpxSupabaseStore(host={httpx.URL(self._base).host!r})"
 
     async def setup(self, database_url: str | None = None) -> SetupResult:
-        """Migrate the database at `database_url`, and wait until PostgREST has seen the functions.
+        """Migrate the database, and wait until PostgREST has seen the functions.
 
-        PostgREST cannot create tables, so the URL of the database itself is needed (Supabase: Settings, Database).
+        PostgREST cannot create tables, so the database's own URL is needed, here or in the constructor
+        (Supabase: Settings, Database).
         """
-        if database_url is None:
+        url = database_url or self._database_url
+        if url is None:
             raise ConfigError(
                 "Tables cannot be made through PostgREST: give the database's own URL, "
                 "`await store.setup('postgresql://...')`, or run `ducto migrate`."
             )
-        result = await migrate.migrate(database_url)
+        result = await migrate.migrate(url)
         if result.success:
-            await migrate.reload_postgrest(database_url)
+            await migrate.reload_postgrest(url)
             await self._wait_for_functions()
         return result
 
@@ -110,10 +117,23 @@ class HttpxSupabaseStore(ProcedureStore):
         self, function: str, arguments: Mapping[str, Any], *, settle: bool = False, long: bool = False
     ) -> str | bytes:
         body = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"), default=_instant).encode()
+        return await repeated(lambda: self._placed(function, body, settle=settle, long=long), policy=_REPEATS)
+
+    async def _placed(self, function: str, body: bytes, *, settle: bool, long: bool) -> bytes:
+        """One attempt, in one of the places for such calls. Settles need none: theirs are what the others leave."""
         if settle:
-            return await repeated(lambda: self._once(function, body, long=long), policy=_REPEATS)
-        async with self._ordinary:
-            return await repeated(lambda: self._once(function, body, long=long), policy=_REPEATS)
+            return await self._once(function, body, long=long)
+        try:
+            async with asyncio.timeout(self._acquire_timeout):
+                await self._ordinary.acquire()
+        except TimeoutError:
+            raise StoreError(
+                "All connections to PostgREST are in use; try again, or raise max_connections.", retryable=True
+            ) from None
+        try:
+            return await self._once(function, body, long=long)
+        finally:
+            self._ordinary.release()
 
     async def _once(self, function: str, body: bytes, *, long: bool) -> bytes:
         if self._client is None:

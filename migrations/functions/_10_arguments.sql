@@ -1,6 +1,7 @@
 -- The form that arguments must have: the same rules, codes and messages as the client's own checks.
 -- A `_..._fault` function returns the refusal, or null where there is nothing to refuse. They are plain SQL where they
--- are asked for every call, so that the planner writes them into the statement that asks.
+-- are asked for every call, so that the planner writes them into the statement that asks; it does so only with functions
+-- that are not declared steadier than what they call (jsonb_build_object and `text || bigint` are merely stable).
 
 create or replace function ducto._refusal(p_code text, p_message text, p_details jsonb default null) returns jsonb
 language sql immutable parallel safe as $$
@@ -132,14 +133,20 @@ language sql immutable parallel safe as $$
             || pg_catalog.array_to_string(p_choices, ', ') || ', not ' || ducto._shown(p_value) || '.') end
 $$;
 
+create or replace function ducto._size_fault(p_text text) returns jsonb
+language sql immutable parallel safe as $$
+    select case when pg_catalog.octet_length(p_text) > 16384 then ducto._refusal('invalid_argument',
+        'metadata must be at most 16384 bytes of JSON, not ' || pg_catalog.octet_length(p_text) || '.') end
+$$;
+
 create or replace function ducto._metadata_fault(p_value jsonb) returns jsonb
 language sql immutable parallel safe as $$
-    select case
-        when p_value is null or p_value = 'null' then null
-        when pg_catalog.jsonb_typeof(p_value) <> 'object' then ducto._refusal('invalid_argument',
+    select case coalesce(pg_catalog.jsonb_typeof(p_value), 'null')
+        when 'null' then null
+        -- So little cannot be too long as text, which is dearer to ask.
+        when 'object' then case when pg_catalog.pg_column_size(p_value) > 2000 then ducto._size_fault(p_value::text) end
+        else ducto._refusal('invalid_argument',
             'metadata must be a mapping or CreditMetadata, not ' || ducto._shown(p_value) || '.')
-        when pg_catalog.octet_length(p_value::text) > 16384 then ducto._refusal('invalid_argument',
-            'metadata must be at most 16384 bytes of JSON, not ' || pg_catalog.octet_length(p_value::text) || '.')
     end
 $$;
 

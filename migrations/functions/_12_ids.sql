@@ -8,12 +8,12 @@ $$;
 
 create or replace function ducto._reservation_id(p_tag text, p_number bigint) returns text
 language sql immutable parallel safe as $$
-    select 'rsv_' || p_tag || '.' || p_number
+    select 'rsv_' || p_tag || '.' || p_number::text
 $$;
 
 create or replace function ducto._transaction_id(p_tag text, p_number bigint) returns text
 language sql immutable parallel safe as $$
-    select 'txn_' || p_tag || '.' || p_number
+    select 'txn_' || p_tag || '.' || p_number::text
 $$;
 
 -- Kind, account and number of a minted id; nulls for anything that is not spelled exactly as it was minted.
@@ -65,18 +65,18 @@ $$;
 
 -- The same for an unknown id and for somebody else's: the answer tells nobody which ids exist.
 create or replace function ducto._no_reservation(p_reservation_id text) returns jsonb
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
     select ducto._refusal('reservation_not_found',
         'There is no reservation ' || ducto._quoted(pg_catalog.left(p_reservation_id, 80)) || ' of this user.')
 $$;
 
 create or replace function ducto._no_transaction(p_transaction_id text) returns jsonb
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
     select ducto._refusal('transaction_not_found',
         'There is no transaction ' || ducto._quoted(pg_catalog.left(p_transaction_id, 80)) || '.')
 $$;
 
 create or replace function ducto._no_team(p_team_id text) returns jsonb
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
     select ducto._refusal('team_not_found', 'There is no team ' || ducto._quoted(p_team_id) || '.')
 $$;

@@ -24,7 +24,7 @@ create or replace function ducto._keyed_row(a ducto.accounts, p_user_id text, p_
 returns ducto.ledger
 language sql stable as $$
     select l.* from ducto.ledger as l
-    where l.account_kind = a.account_kind and l.account_id = a.account_id and l.user_id = p_user_id
+    where l.account_kind = a.account_kind and l.account_id = a.account_id collate "POSIX" and l.user_id = p_user_id
         and l.operation = p_operation and l.key = p_key
 $$;
 

@@ -18,7 +18,7 @@ language sql stable as $$
 $$;
 
 create or replace function ducto._cap_definition(c ducto.spend_caps) returns jsonb
-language sql immutable as $$
+language sql stable as $$
     select pg_catalog.jsonb_build_object('user_id', c.account_id, 'cap_type', c.cap_type, 'limit', c.cap_limit,
         'action', c.action, 'model', nullif(c.model, ''))
 $$;

@@ -6,7 +6,7 @@
 create or replace function ducto._admission_refusal(
     p_feature text, p_plan_id text, p_features text[], p_limit bigint, p_active bigint, p_caps jsonb, p_amount bigint,
     p_money bigint, p_free bigint, p_balance bigint, p_min_balance bigint, p_held bigint) returns jsonb
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
     select case
         when p_feature is not null and (p_plan_id is null or p_feature <> all (p_features)) then
             ducto._refusal('feature_not_entitled', 'The feature ' || ducto._quoted(p_feature) || ' is not part of '
@@ -36,7 +36,7 @@ language sql stable as $$
 $$;
 
 create or replace function ducto._no_member(p_user_id text, p_team_id text) returns jsonb
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
     select ducto._refusal('not_a_member', ducto._quoted(p_user_id) || ' is not a member of the team '
         || ducto._quoted(p_team_id) || '.')
 $$;

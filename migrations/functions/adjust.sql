@@ -2,7 +2,7 @@
 
 -- Money that leaves without being a spend: no caps, no plan, only the floor.
 create or replace function ducto._check_debit(a ducto.accounts, p_amount bigint, p_min_balance bigint) returns jsonb
-language sql immutable as $$
+language sql stable as $$
     select case when a.base + a.granted - a.held - p_amount < p_min_balance then
         ducto._refusal('insufficient_credits', p_amount || ' credits are needed and ' || (a.base + a.granted - a.held)
             || ' are available, of which ' || p_min_balance || ' must be left.',

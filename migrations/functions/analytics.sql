@@ -13,7 +13,7 @@ $$;
 
 -- What all rows of the reports have.
 create or replace function ducto._tally(p_spent numeric, p_transactions numeric, p_refunded numeric) returns jsonb
-language sql immutable as $$
+language sql stable as $$
     select pg_catalog.jsonb_build_object('total_spend', p_spent, 'transaction_count', p_transactions,
         'refunded', p_refunded)
 $$;

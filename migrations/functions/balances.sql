@@ -1,7 +1,7 @@
 -- Reading balances.
 
 create or replace function ducto._get_balance(a ducto.accounts, p_now timestamptz, p jsonb) returns jsonb
-language sql immutable as $$
+language sql stable as $$
     select pg_catalog.jsonb_build_object('user_id', a.account_id, 'balance', a.base + a.granted,
         'lifetime_purchased', a.lifetime_purchased)
 $$;
@@ -15,7 +15,7 @@ end
 $$;
 
 create or replace function ducto._get_available(a ducto.accounts, p_now timestamptz, p jsonb) returns jsonb
-language sql immutable as $$
+language sql stable as $$
     select pg_catalog.jsonb_build_object('user_id', p -> 'user_id', 'team_id', p -> 'team_id',
         'balance', a.base + a.granted, 'held', a.held, 'available', a.base + a.granted - a.held)
 $$;

@@ -48,16 +48,24 @@ language plpgsql as $$
 declare
     v_model text := coalesce(p ->> 'model', '');
     w record;
-    v_spent bigint;
+    r record;
+    v_spent bigint := 0;
     v_held bigint;
 begin
     a := ducto._commit(a, p_now);
     w := ducto._window(p ->> 'cap_type', p_now);
-    select coalesce(pg_catalog.sum(l.charged), 0) into v_spent from ducto.ledger as l
-    where l.account_kind = a.account_kind and l.account_id = a.account_id and l.created_at >= w.window_start
-        and l.booked_at >= w.window_start and l.booked_at < w.window_end and (v_model = '' or l.model = v_model);
+    -- Newest first: the rows of an account are in the order of time.
+    for r in
+        select l.charged, l.booked_at, l.created_at, l.model from ducto.ledger as l
+        where l.account_kind = a.account_kind and l.account_id = a.account_id order by l.sequence desc
+    loop
+        exit when r.created_at < w.window_start;
+        if r.booked_at >= w.window_start and r.booked_at < w.window_end and (v_model = '' or r.model = v_model) then
+            v_spent := v_spent + r.charged;
+        end if;
+    end loop;
     select coalesce(pg_catalog.sum(h.amount), 0) into v_held from ducto.reservations as h
-    where h.account_kind = a.account_kind and h.account_id = a.account_id and h.state = 'active'
+    where h.account_kind = a.account_kind and h.account_id = a.account_id collate "POSIX" and h.state = 'active'
         and h.created_at >= w.window_start and h.created_at < w.window_end and (v_model = '' or h.model = v_model);
     insert into ducto.spend_caps (account_kind, account_id, cap_type, model, cap_limit, action, window_start, window_end,
         spent, held, inherited)

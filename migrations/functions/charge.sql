@@ -15,7 +15,7 @@ language sql immutable parallel safe as $$
 $$;
 
 create or replace function ducto._charge_reply(r ducto.ledger, p_tag text) returns jsonb
-language sql immutable as $$
+language sql stable as $$
     select pg_catalog.jsonb_build_object(
         'transaction_id', ducto._transaction_id(p_tag, r.sequence),
         'user_id', r.user_id,
@@ -98,10 +98,105 @@ begin
 end
 $$;
 
+-- The set-based statement: the places of the items that it answered, and the answers.
+create or replace procedure ducto._charge_plain(
+    p_items jsonb, p_locked text[], inout places bigint[], inout answers jsonb[])
+language plpgsql as $$
+declare
+    v_clock timestamptz := ducto._clock();
+begin
+    with item as materialized (
+        select e.ord, e.p, e.p ->> 'user_id' as user_id, (e.p ->> 'amount')::bigint as amount,
+            coalesce((e.p ->> 'min_balance')::bigint, 0) as min_balance, e.p ->> 'idempotency_key' as key,
+            ducto._flag(e.p -> 'force') as is_forced
+        from pg_catalog.jsonb_array_elements(p_items) with ordinality as e(p, ord)
+        where e.p ->> 'team_id' is null and e.p ->> 'user_id' = any (p_locked) and ducto._charge_fault(e.p) is null
+    ), known as materialized (
+        select i.*, a.*, pl.id as plan, pl.features,
+            pg_catalog.row_number() over account as place,
+            pg_catalog.count(*) over (partition by i.user_id) as items,
+            pg_catalog.count(*) over (partition by i.user_id, i.key) as same_key,
+            (pg_catalog.sum(i.amount) over account)::bigint as charged_so_far
+        from item as i
+        cross join lateral (
+            select x.ctid as place_of_row, x.tag, x.base, x.held, x.sequence, x.events, x.plan_id,
+                greatest(x.last_op_at, v_clock) as now, x.granted, x.has_caps, x.next_due_at
+            from ducto.accounts as x where x.account_kind = 'u' and x.account_id = i.user_id limit 1
+        ) as a
+        left join ducto.active_pricing as ap on ap.singleton
+        left join lateral (
+            select x.* from ducto.plans as x where x.id = coalesce(a.plan_id, ap.default_plan) limit 1
+        ) as pl on true
+        where a.granted = 0 and not a.has_caps and a.next_due_at > a.now and coalesce(pl.free_allowance, 0) = 0
+            and (select true from ducto.ledger as l
+                where l.account_kind = 'u' and l.account_id = i.user_id collate "POSIX" and l.user_id = i.user_id
+                    and l.operation = 'charge' and l.key = i.key limit 1) is null
+        window account as (partition by i.user_id order by i.ord rows unbounded preceding)
+    ), decided as materialized (
+        select k.*, case when not k.is_forced then ducto._admission_refusal(k.p ->> 'feature', k.plan, k.features, null, 0,
+            null, k.amount, k.amount, k.free, k.balance, k.min_balance, k.held) end as refusal
+        from (
+            select y.*, y.base - y.charged_so_far + y.amount as balance,
+                y.base - y.charged_so_far + y.amount - y.held as free
+            from known as y offset 0
+        ) as k
+    ), chosen as materialized (
+        select d.* from (
+            select x.*, pg_catalog.bool_and(
+                (x.items = 1 or (x.refusal is null and (x.key is null or x.same_key = 1)))
+                and x.base - x.charged_so_far >= -9007199254740991) over (partition by x.user_id) as fits
+            from decided as x
+        ) as d
+        where d.fits
+    ), written as (
+        insert into ducto.ledger as r (account_kind, account_id, sequence, event, xid, type, operation, user_id, amount,
+            base_delta, balance_after, available_after, actual, charged, min_balance, booked_at, created_at, estimated,
+            forced, model_given, operation_type, model, pricing_version, plan_id, key, usage, metadata)
+        select 'u', c.user_id, c.sequence + c.place, c.events + c.place, pg_catalog.pg_current_xact_id(), 'charge',
+            'charge', c.user_id, -c.amount, -c.amount, c.base - c.charged_so_far, c.base - c.charged_so_far - c.held,
+            c.amount, c.amount, c.min_balance, c.now, c.now, ducto._flag(c.p -> 'estimated'), c.is_forced,
+            c.p ->> 'model' is not null, c.p ->> 'operation_type', c.p ->> 'model', c.p ->> 'pricing_version', c.plan,
+            c.key, ducto._present(c.p -> 'usage'), ducto._present(c.p -> 'metadata')
+        from chosen as c where c.refusal is null
+        returning r as line
+    ), counted as (
+        update ducto.accounts as a
+        set base = a.base - s.charged, sequence = a.sequence + s.items, events = a.events + s.items, last_op_at = s.now
+        from (
+            select c.place_of_row, c.now, pg_catalog.sum(c.amount)::bigint as charged, pg_catalog.count(*) as items
+            from chosen as c where c.refusal is null group by c.place_of_row, c.now
+        ) as s
+        where a.ctid = s.place_of_row
+    )
+    select pg_catalog.array_agg(c.ord), pg_catalog.array_agg(coalesce(c.refusal, ducto._charge_reply(w.line, c.tag)))
+    into places, answers
+    from chosen as c
+    left join written as w on (w.line).account_id = c.user_id and (w.line).sequence = c.sequence + c.place;
+end
+$$;
+
+-- Items have the arguments of the verb by name: see `_charge_fault`. With `p_wait` false an item whose account is
+-- locked elsewhere answers {"deferred": true}: send it again by itself.
 create or replace function public.ducto_charge(p_items jsonb, p_wait boolean default true) returns jsonb
 language plpgsql volatile security definer set search_path = '' as $$
 begin
-    return (select pg_catalog.jsonb_agg(ducto._charge_item(e.item, p_wait, true) order by e.ord)
-        from pg_catalog.jsonb_array_elements(p_items) with ordinality as e(item, ord));
+    if pg_catalog.jsonb_array_length(p_items) = 1 then
+        return pg_catalog.jsonb_build_array(ducto._charge_item(p_items -> 0, p_wait, true));
+    end if;
+    return ducto._charge_batch(p_items, p_wait);
+end
+$$;
+
+create or replace function ducto._charge_batch(p_items jsonb, p_wait boolean) returns jsonb
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan set jit = off as $$
+declare
+    v_kinds text[];
+    v_ids text[];
+    v_places bigint[];
+    v_answers jsonb[];
+begin
+    call ducto._named_accounts(p_items, v_kinds, v_ids);
+    call ducto._charge_plain(p_items, ducto._lock_accounts(v_kinds, v_ids, p_wait), v_places, v_answers);
+    return ducto._serve_rest('charge', p_items, v_kinds, v_ids, p_wait, v_places, v_answers);
 end
 $$;

@@ -34,7 +34,7 @@ language sql immutable parallel safe as $$
 $$;
 
 create or replace function ducto._deduct_reply(r ducto.ledger, p_tag text) returns jsonb
-language sql immutable as $$
+language sql stable as $$
     select pg_catalog.jsonb_build_object(
         'transaction_id', ducto._transaction_id(p_tag, r.sequence),
         'reservation_id', ducto._reservation_id(p_tag, r.reservation),
@@ -236,10 +236,132 @@ begin
 end
 $$;
 
+-- The set-based statement: the places of the items that it answered, and the answers. It leaves alone what was settled
+-- or keyed before, what the policy `reject` refuses, and overage of `clamp` beside other items of the account.
+create or replace procedure ducto._deduct_plain(
+    p_items jsonb, p_locked text[], inout places bigint[], inout answers jsonb[])
+language plpgsql as $$
+declare
+    v_clock timestamptz := ducto._clock();
+begin
+    with item as materialized (
+        select e.ord, e.p, e.p ->> 'user_id' as user_id, (e.p ->> 'amount')::bigint as actual,
+            e.p ->> 'idempotency_key' as key, e.p ->> 'reservation_id' as reservation_id,
+            pg_catalog.count(*) over (partition by e.p ->> 'user_id') as all_items
+        from pg_catalog.jsonb_array_elements(p_items) with ordinality as e(p, ord)
+        where e.p ->> 'user_id' = any (p_locked) and ducto._deduct_fault(e.p) is null
+    ), known as materialized (
+        select i.*, a.*, h.*, b.*, b.from_hold + b.extra_money as charged,
+            h.allowance_held > 0 or pl.free_allowance > 0 as has_allowance
+        from item as i
+        cross join lateral (
+            select x.ctid as place_of_row, x.tag, x.base, x.held, x.active, x.sequence, x.events, x.plan_id,
+                greatest(x.last_op_at, v_clock) as now, x.granted, x.has_caps, x.next_due_at
+            from ducto.accounts as x where x.account_kind = 'u' and x.account_id = i.user_id limit 1
+        ) as a
+        cross join lateral (
+            select case when pg_catalog.starts_with(i.reservation_id, x.prefix)
+                    and pg_catalog.substr(i.reservation_id, pg_catalog.length(x.prefix) + 1) ~ '^[1-9][0-9]{0,15}$'
+                then pg_catalog.substr(i.reservation_id, pg_catalog.length(x.prefix) + 1)::bigint end as number
+            from (select 'rsv_' || a.tag || '.' as prefix) as x
+        ) as n
+        cross join lateral (
+            select x.ctid as place_of_hold, x.number, x.amount as reserved, x.allowance_held, x.overage, x.max_settle,
+                x.min_balance, x.operation_type, x.model, x.plan_id as hold_plan, x.pricing_version, x.created_at, x.state
+            from ducto.reservations as x
+            where x.account_kind = 'u' and x.account_id = i.user_id and x.number = n.number limit 1
+        ) as h
+        left join ducto.active_pricing as ap on ap.singleton and i.actual > h.reserved
+        left join lateral (
+            select x.free_allowance from ducto.plans as x
+            where i.actual > h.reserved and x.id = coalesce(a.plan_id, ap.default_plan) limit 1
+        ) as pl on true
+        cross join lateral ducto._bill(i.actual, h.reserved, false, h.overage, h.max_settle, 0,
+            a.base - a.held, h.min_balance) as b
+        where a.granted = 0 and not a.has_caps and a.next_due_at > a.now and h.state = 'active'
+            and (select true from ducto.ledger as l
+                where l.account_kind = 'u' and l.account_id = i.user_id collate "POSIX" and l.user_id = i.user_id
+                    and l.operation = 'deduct' and l.key = i.key limit 1) is null
+    ), placed as materialized (
+        select k.*,
+            pg_catalog.row_number() over account as place,
+            pg_catalog.count(*) over (partition by k.user_id) as items,
+            pg_catalog.count(*) over (partition by k.user_id, k.number) as same_hold,
+            pg_catalog.count(*) over (partition by k.user_id, k.key) as same_key,
+            (pg_catalog.sum(k.charged) over account)::bigint as charged_so_far,
+            (pg_catalog.sum(k.reserved) over account)::bigint as freed_so_far
+        from known as k
+        window account as (partition by k.user_id order by k.ord rows unbounded preceding)
+    ), chosen as materialized (
+        select d.* from (
+            select x.*, pg_catalog.bool_and(
+                -- An account with an item that is not plain keeps all of them, in their order, for the loop.
+                x.items = x.all_items and x.has_allowance is not true and not x.rejected and x.same_hold = 1 and (x.key is null or x.same_key = 1)
+                and (x.items = 1 or x.overage <> 'clamp' or x.actual <= x.reserved)
+                and x.base - x.charged_so_far >= -9007199254740991) over (partition by x.user_id) as fits
+            from placed as x
+        ) as d
+        where d.fits
+    ), written as (
+        insert into ducto.ledger as r (account_kind, account_id, sequence, event, xid, type, operation, user_id, amount,
+            base_delta, balance_after, available_after, actual, charged, unbilled, reservation, reserved, min_balance,
+            booked_at, created_at, estimated, suspect, model_given, operation_type, model, pricing_version, plan_id, key,
+            usage, metadata)
+        select 'u', c.user_id, c.sequence + c.place, c.events + c.place, pg_catalog.pg_current_xact_id(), 'deduction',
+            'deduct', c.user_id, -c.charged, -c.charged, c.base - c.charged_so_far,
+            c.base - c.charged_so_far - c.held + c.freed_so_far, c.actual, c.charged, c.actual - c.charged, c.number,
+            c.reserved, c.min_balance, c.created_at, c.now, ducto._flag(c.p -> 'estimated'), c.suspect,
+            c.p ->> 'model' is not null, c.operation_type, coalesce(c.p ->> 'model', c.model),
+            coalesce(c.p ->> 'pricing_version', c.pricing_version), c.hold_plan, c.key,
+            ducto._present(c.p -> 'usage'), ducto._present(c.p -> 'metadata')
+        from chosen as c
+        returning r as line
+    ), settled as (
+        update ducto.reservations as h
+        set state = 'settled', ended_at = c.now, settled_by = c.sequence + c.place
+        from chosen as c where h.ctid = c.place_of_hold
+    ), counted as (
+        update ducto.accounts as a
+        set base = a.base - s.charged, held = a.held - s.freed, base_held = a.base_held - s.freed,
+            active = a.active - s.items, sequence = a.sequence + s.items, events = a.events + s.items,
+            last_op_at = s.now,
+            next_due_at = case when a.active = s.items then 'infinity' else a.next_due_at end
+        from (
+            select c.place_of_row, c.now, pg_catalog.sum(c.charged)::bigint as charged,
+                pg_catalog.sum(c.reserved)::bigint as freed, pg_catalog.count(*) as items
+            from chosen as c group by c.place_of_row, c.now
+        ) as s
+        where a.ctid = s.place_of_row
+    )
+    select pg_catalog.array_agg(c.ord), pg_catalog.array_agg(ducto._deduct_reply(w.line, c.tag))
+    into places, answers
+    from chosen as c
+    join written as w on (w.line).account_id = c.user_id and (w.line).sequence = c.sequence + c.place;
+end
+$$;
+
+-- Items have the arguments of the verb by name: see `_deduct_fault`. With `p_wait` false an item whose account is
+-- locked elsewhere answers {"deferred": true}: send it again by itself.
 create or replace function public.ducto_deduct(p_items jsonb, p_wait boolean default true) returns jsonb
 language plpgsql volatile security definer set search_path = '' as $$
 begin
-    return (select pg_catalog.jsonb_agg(ducto._deduct_item(e.item, p_wait) order by e.ord)
-        from pg_catalog.jsonb_array_elements(p_items) with ordinality as e(item, ord));
+    if pg_catalog.jsonb_array_length(p_items) = 1 then
+        return pg_catalog.jsonb_build_array(ducto._deduct_item(p_items -> 0, p_wait));
+    end if;
+    return ducto._deduct_batch(p_items, p_wait);
+end
+$$;
+
+create or replace function ducto._deduct_batch(p_items jsonb, p_wait boolean) returns jsonb
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan set jit = off as $$
+declare
+    v_kinds text[];
+    v_ids text[];
+    v_places bigint[];
+    v_answers jsonb[];
+begin
+    call ducto._holding_accounts(p_items, v_kinds, v_ids);
+    call ducto._deduct_plain(p_items, ducto._lock_accounts(v_kinds, v_ids, p_wait), v_places, v_answers);
+    return ducto._serve_rest('deduct', p_items, v_kinds, v_ids, p_wait, v_places, v_answers);
 end
 $$;

@@ -164,7 +164,7 @@ begin
             select x.number from ducto.reservations as x
             where x.account_kind = v_old.kind and x.account_id = v_old.id
                 and x.ended_at <= v_now - pg_catalog.make_interval(hours => 24 * p_ended_before_days)
-            order by x.number limit p_limit - v_pruned);
+            order by x.ended_at, x.number limit p_limit - v_pruned);
         get diagnostics v_count = row_count;
         v_pruned := v_pruned + v_count;
     end loop;

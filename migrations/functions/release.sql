@@ -57,10 +57,19 @@ begin
 end
 $$;
 
+-- Items have `user_id` and `reservation_id`. With `p_wait` false an item whose account is locked elsewhere answers
+-- {"deferred": true}: send it again by itself.
 create or replace function public.ducto_release(p_items jsonb, p_wait boolean default true) returns jsonb
 language plpgsql volatile security definer set search_path = '' as $$
+declare
+    v_kinds text[];
+    v_ids text[];
 begin
-    return (select pg_catalog.jsonb_agg(ducto._release_item(e.item, p_wait) order by e.ord)
-        from pg_catalog.jsonb_array_elements(p_items) with ordinality as e(item, ord));
+    if pg_catalog.jsonb_array_length(p_items) = 1 then
+        return pg_catalog.jsonb_build_array(ducto._release_item(p_items -> 0, p_wait));
+    end if;
+    call ducto._holding_accounts(p_items, v_kinds, v_ids);
+    perform ducto._lock_accounts(v_kinds, v_ids, p_wait);
+    return ducto._serve_rest('release', p_items, v_kinds, v_ids, p_wait, null, null);
 end
 $$;

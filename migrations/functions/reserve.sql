@@ -51,7 +51,7 @@ declare
     v_refusal jsonb;
 begin
     select r.* into h from ducto.reservations as r
-    where r.account_kind = a.account_kind and r.account_id = a.account_id and r.user_id = p ->> 'user_id'
+    where r.account_kind = a.account_kind and r.account_id = a.account_id collate "POSIX" and r.user_id = p ->> 'user_id'
         and r.key = p ->> 'idempotency_key';
     if not found then
         return null;
@@ -171,10 +171,114 @@ begin
 end
 $$;
 
+-- The set-based statement: the places of the items that it answered, and the answers.
+create or replace procedure ducto._reserve_plain(
+    p_items jsonb, p_locked text[], inout places bigint[], inout answers jsonb[])
+language plpgsql as $$
+declare
+    v_clock timestamptz := ducto._clock();
+begin
+    with item as materialized (
+        select e.ord, e.p, e.p ->> 'user_id' as user_id, (e.p ->> 'amount')::bigint as amount,
+            coalesce((e.p ->> 'min_balance')::bigint, 5) as min_balance, e.p ->> 'idempotency_key' as key
+        from pg_catalog.jsonb_array_elements(p_items) with ordinality as e(p, ord)
+        where e.p ->> 'team_id' is null and e.p ->> 'user_id' = any (p_locked) and ducto._reserve_fault(e.p) is null
+    ), known as materialized (
+        select i.*, a.*, pl.id as plan, pl.features, pl.max_concurrent,
+            pg_catalog.row_number() over account as place,
+            pg_catalog.count(*) over (partition by i.user_id) as items,
+            pg_catalog.count(*) over (partition by i.user_id, i.key) as same_key,
+            coalesce(pg_catalog.sum(i.amount) over (account rows between unbounded preceding and 1 preceding), 0)::bigint
+                as before
+        from item as i
+        cross join lateral (
+            select x.ctid as place_of_row, x.tag, x.base, x.held, x.active, x.holds_made, x.events, x.plan_id,
+                greatest(x.last_op_at, v_clock) as now, x.granted, x.has_caps, x.next_due_at
+            from ducto.accounts as x where x.account_kind = 'u' and x.account_id = i.user_id limit 1
+        ) as a
+        left join ducto.active_pricing as ap on ap.singleton
+        left join lateral (
+            select x.* from ducto.plans as x where x.id = coalesce(a.plan_id, ap.default_plan) limit 1
+        ) as pl on true
+        where a.granted = 0 and not a.has_caps and a.next_due_at > a.now and coalesce(pl.free_allowance, 0) = 0
+            and (select true from ducto.reservations as r
+                where r.account_kind = 'u' and r.account_id = i.user_id collate "POSIX" and r.user_id = i.user_id
+                    and r.key = i.key limit 1) is null
+        window account as (partition by i.user_id order by i.ord)
+    ), decided as materialized (
+        select k.*, ducto._admission_refusal(k.p ->> 'feature', k.plan, k.features,
+            coalesce((k.p ->> 'max_concurrent')::bigint, k.max_concurrent), k.open_before, null, k.amount, k.amount,
+            k.free, k.base, k.min_balance, k.held_before) as refusal
+        from (
+            select y.*, y.active + y.place - 1 as open_before, y.base - y.held - y.before as free,
+                y.held + y.before as held_before
+            from known as y offset 0
+        ) as k
+    ), chosen as materialized (
+        select d.*, pg_catalog.make_interval(secs => d.ttl) + d.now as expires_at,
+            pg_catalog.make_interval(secs => d.ttl + d.grace) + d.now as due_at
+        from (
+            select x.*, coalesce((x.p ->> 'ttl_seconds')::integer, 600) as ttl,
+                coalesce((x.p ->> 'grace_seconds')::integer, 60) as grace,
+                pg_catalog.bool_and(x.items = 1 or (x.refusal is null and (x.key is null or x.same_key = 1)))
+                    over (partition by x.user_id) as fits
+            from decided as x
+        ) as d
+        where d.fits
+    ), made as (
+        insert into ducto.reservations as r (account_kind, account_id, number, event, xid, user_id, amount, allowance_held,
+            base_held, operation_type, model, plan_id, pricing_version, overage, min_balance, max_settle, ttl_seconds,
+            grace_seconds, created_at, expires_at, due_at, key, fingerprint, metadata, state, balance_after,
+            available_after)
+        select 'u', c.user_id, c.holds_made + c.place, c.events + c.place, pg_catalog.pg_current_xact_id(), c.user_id,
+            c.amount, 0, c.amount, c.p ->> 'operation_type', c.p ->> 'model', c.plan, c.p ->> 'pricing_version',
+            coalesce(c.p ->> 'overage', 'debt'), c.min_balance,
+            coalesce((c.p ->> 'max_settle')::bigint, least(greatest(10 * c.amount, 1000000), 9007199254740991)),
+            c.ttl, c.grace, c.now, c.expires_at, c.due_at, c.key, c.p ->> 'fingerprint',
+            ducto._present(c.p -> 'metadata'), 'active', c.base, c.base - c.held - c.before - c.amount
+        from chosen as c where c.refusal is null
+        returning r as h
+    ), counted as (
+        update ducto.accounts as a
+        set held = a.held + s.amount, base_held = a.base_held + s.amount, active = a.active + s.items,
+            holds_made = a.holds_made + s.items, events = a.events + s.items, last_op_at = s.now,
+            next_due_at = least(a.next_due_at, s.due_at)
+        from (
+            select c.place_of_row, c.now, pg_catalog.sum(c.amount)::bigint as amount, pg_catalog.count(*) as items,
+                pg_catalog.min(c.due_at) as due_at
+            from chosen as c where c.refusal is null group by c.place_of_row, c.now
+        ) as s
+        where a.ctid = s.place_of_row
+    )
+    select pg_catalog.array_agg(c.ord), pg_catalog.array_agg(coalesce(c.refusal, ducto._reserve_reply(m.h, c.tag)))
+    into places, answers
+    from chosen as c
+    left join made as m on (m.h).account_id = c.user_id and (m.h).number = c.holds_made + c.place;
+end
+$$;
+
+-- Items have the arguments of the verb by name: see `_reserve_fault`. With `p_wait` false an item whose account is
+-- locked elsewhere answers {"deferred": true}: send it again by itself.
 create or replace function public.ducto_reserve(p_items jsonb, p_wait boolean default true) returns jsonb
 language plpgsql volatile security definer set search_path = '' as $$
 begin
-    return (select pg_catalog.jsonb_agg(ducto._reserve_item(e.item, p_wait, true) order by e.ord)
-        from pg_catalog.jsonb_array_elements(p_items) with ordinality as e(item, ord));
+    if pg_catalog.jsonb_array_length(p_items) = 1 then
+        return pg_catalog.jsonb_build_array(ducto._reserve_item(p_items -> 0, p_wait, true));
+    end if;
+    return ducto._reserve_batch(p_items, p_wait);
+end
+$$;
+
+create or replace function ducto._reserve_batch(p_items jsonb, p_wait boolean) returns jsonb
+language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan set jit = off as $$
+declare
+    v_kinds text[];
+    v_ids text[];
+    v_places bigint[];
+    v_answers jsonb[];
+begin
+    call ducto._named_accounts(p_items, v_kinds, v_ids);
+    call ducto._reserve_plain(p_items, ducto._lock_accounts(v_kinds, v_ids, p_wait), v_places, v_answers);
+    return ducto._serve_rest('reserve', p_items, v_kinds, v_ids, p_wait, v_places, v_answers);
 end
 $$;

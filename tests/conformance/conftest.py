@@ -1,4 +1,4 @@
-"""The stores that the conformance kit runs on. A further store is a further opener in `STORES`."""
+"""The stores that the conformance kit runs on: memory, and the SQL stores on real servers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from ducto.stores.memory import MemoryStore
 from ducto.testing.clock import ManualClock
 from ducto.testing.harness import Harness, HarnessFactory, ManualClockHarness
+from tests.conformance.sql_harness import SQL_STORES
 
 
 @asynccontextmanager
@@ -20,10 +21,10 @@ async def open_memory() -> AsyncIterator[Harness]:
         yield ManualClockHarness(store, clock)
 
 
-STORES: Mapping[str, HarnessFactory] = {"memory": open_memory}
+STORES: Mapping[str, HarnessFactory] = {"memory": open_memory, **SQL_STORES}
 
 
-@pytest.fixture(params=sorted(STORES))
+@pytest.fixture(params=STORES)
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     """A store of each kind, set up, with a clock that the test moves."""
     async with STORES[request.param]() as opened:

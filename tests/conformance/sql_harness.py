@@ -137,8 +137,8 @@ async def open_postgrest() -> AsyncIterator[SqlHarness]:
     """Opens a `HttpxSupabaseStore` on a real PostgREST over a shared database of Postgres 18."""
     shared = await _shared_from_a_loop("new", postgrest=True)
     assert shared.postgrest is not None
-    store = HttpxSupabaseStore(url=shared.postgrest.url, key=shared.postgrest.key(), rest_path="")
-    async with store:
+    server, url = shared.postgrest, shared.database.url
+    async with HttpxSupabaseStore(url=server.url, key=server.key(), rest_path="", database_url=url) as store:
         yield SqlHarness(store, shared.database)
 
 

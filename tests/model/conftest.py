@@ -17,7 +17,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    from tests.model.settings import SEED, STEPS
+    from tests.model.settings import COMPARED, SEED, STEPS
 
     if STEPS.taken:
         terminalreporter.write_line(f"model test: {STEPS.taken} steps; replay with DUCTO_MODEL_SEED={SEED}")
+    for name, count in sorted(COMPARED.items()):
+        terminalreporter.write_line(f"model test: {count} operations compared between memory and {name}")

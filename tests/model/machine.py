@@ -23,7 +23,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
+        self.loop = self.open_loop()
+        self.failed = False
         self.start()
         self.run(self.step(Operation("set_active_pricing", {"config": CONFIGS[0], "idempotency_key": None})))
         self.run(self.step(Operation("create_team", {"name": "red", "initial_balance": 100, "idempotency_key": None})))
@@ -49,13 +50,25 @@ class StoreMachine(RuleBasedStateMachine):
 
     def run(self, step: Coroutine[Any, Any, Value]) -> Value:
         STEPS.taken += 1
-        return self.loop.run_until_complete(step)
+        try:
+            return self.loop.run_until_complete(step)
+        except BaseException:
+            self.failed = True
+            raise
 
     def teardown(self) -> None:
         try:
-            self.loop.run_until_complete(self.finish())
+            # After a failure the end would fail as well, and hide it.
+            if not self.failed:
+                self.loop.run_until_complete(self.finish())
         finally:
-            self.loop.close()
+            self.close_loop()
+
+    def open_loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.new_event_loop()
+
+    def close_loop(self) -> None:
+        self.loop.close()
 
     @rule(operation=ops.adds)
     def add(self, operation: Operation) -> None:

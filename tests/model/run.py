@@ -1,11 +1,13 @@
 """Sending operations to a store, and making the answers of different stores comparable.
 
 A session keeps the ids that its store has minted, in the order in which they were minted, and writes answers down with
-names such as `reservation#3` in their place. Two stores that obey the same rules give the same answers, word for word.
+names such as `reservation#3` in their place, also within messages. Two stores that obey the same rules give the same
+answers, word for word.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ducto.errors import DuctoError
+from ducto.ledger.ids import account_tag
 from ducto.models import SpendCap
 from ducto.stores.base import CreditStore
 from ducto.testing.clock import ManualClock
@@ -24,7 +27,6 @@ __all__ = ["Answer", "Session"]
 #: The field of an answer that has a newly minted id, and what kind of id that is.
 _MINTED = {"reservation_id": "reservation", "transaction_id": "transaction", "team_id": "team"}
 _UNKNOWN = {"reservation": "rsv_unknown", "transaction": "txn_unknown", "team": "team_unknown"}
-_CAP_FIELDS = ("user_id", "cap_type", "limit", "action", "model")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Session:
     minted: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in _UNKNOWN})
     names: dict[str, str] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
+    #: How a team is spelled within other texts: by its id, and by its tag in the ids of its reservations and rows.
+    spellings: dict[str, str] = field(default_factory=dict)
 
     def advance(self, step: Advance) -> None:
         self.clock.advance(step.seconds)
@@ -58,15 +62,33 @@ class Session:
         """Send the operation as it is meant now."""
         return await self.send(operation.verb, self.resolve(operation.arguments))
 
+    async def apply_together(self, operations: Sequence[Operation]) -> list[Answer]:
+        """Send them all at the same time, each as it is meant now; the answers in their order."""
+        calls = [(operation.verb, self.resolve(operation.arguments)) for operation in operations]
+        raw = await asyncio.gather(*(self._call(verb, arguments) for verb, arguments in calls))
+        return [self._answer(arguments, each) for (_, arguments), each in zip(calls, raw, strict=True)]
+
+    async def apply_in_turn(self, operations: Sequence[Operation]) -> list[Answer]:
+        """The same one after another: what a reservation of the first mints, the second does not mean."""
+        calls = [(operation.verb, self.resolve(operation.arguments)) for operation in operations]
+        return [self._answer(arguments, await self._call(verb, arguments)) for verb, arguments in calls]
+
     async def send(self, verb: str, arguments: Mapping[str, Any]) -> Answer:
         """Send a call with its final arguments: also a call that was sent before, again."""
-        sent = dict(arguments)
-        if verb == "set_spend_cap":
-            sent = {"cap": SpendCap(**arguments)}
+        return self._answer(arguments, await self._call(verb, arguments))
+
+    async def _call(self, verb: str, arguments: Mapping[str, Any]) -> Any:
+        """What the store answers, or the error that it raises."""
+        sent = {"cap": SpendCap(**arguments)} if verb == "set_spend_cap" else arguments
         try:
-            raw = await getattr(self.store, verb)(**sent)
+            return await getattr(self.store, verb)(**sent)
         except DuctoError as error:
-            return Answer({"raised": type(error).__name__}, error.code, arguments)
+            return error
+
+    def _answer(self, arguments: Mapping[str, Any], raw: Any) -> Answer:
+        if isinstance(raw, DuctoError):
+            told = {"raised": type(raw).__name__, "message": str(raw), "details": getattr(raw, "details", {})}
+            return Answer(self._named(told), raw.code, arguments)
         error = getattr(raw, "error", None)
         if error is None:
             self._learn(raw)
@@ -92,13 +114,20 @@ class Session:
                 self.minted[kind].append(minted)
                 if kind == "reservation":
                     self.owners[minted] = raw.user_id
+                if kind == "team":
+                    self.spellings |= {minted: self.names[minted], account_tag("team", minted): self.names[minted]}
 
     def _named(self, value: Any) -> Any:
-        """The answer as plain data with names for minted ids. Messages are for people and are left out."""
+        """The answer as plain data with names for minted ids."""
         if isinstance(value, BaseModel):
-            return {name: self._named(getattr(value, name)) for name in type(value).model_fields if name != "message"}
+            return {name: self._named(getattr(value, name)) for name in type(value).model_fields}
         if isinstance(value, str):
-            return self.names.get(value, value)
+            return self.names.get(value) or self._spelled(value)
         if isinstance(value, Mapping):
             return {key: self._named(each) for key, each in value.items()}
-        return [self._named(each) for each in value] if isinstance(value, Sequence) else value
+        return [self._named(each) for each in value] if isinstance(value, (Sequence, frozenset)) else value
+
+    def _spelled(self, text: str) -> str:
+        for spelling, name in self.spellings.items():
+            text = text.replace(spelling, name)
+        return text

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from dataclasses import dataclass
 
 from hypothesis import HealthCheck, Phase, settings
 
-__all__ = ["SEED", "STEPS", "StepCount", "steps"]
+__all__ = ["COMPARED", "SEED", "SQL_STEPS", "STEPS", "StepCount", "examples", "steps"]
 
 #: `DUCTO_MODEL_SEED` replays a run, `DUCTO_MODEL_STEPS` makes it shorter or longer.
 SEED = int(os.environ.get("DUCTO_MODEL_SEED") or random.SystemRandom().randrange(2**32))
 TOTAL_STEPS = int(os.environ.get("DUCTO_MODEL_STEPS") or 106_000)  # Some examples end early: 10^5 are meant.
 STEPS_PER_EXAMPLE = 100
+#: How many operations at least are compared on each SQL store, all of them times `DUCTO_MODEL_SQL_SCALE`.
+_SCALE = float(os.environ.get("DUCTO_MODEL_SQL_SCALE") or 1)
+SQL_STEPS = {
+    name: round(steps * _SCALE) for name, steps in (("postgres18", 20_000), ("postgres15", 3_000), ("postgrest", 5_000))
+}
 
 
 @dataclass
@@ -22,12 +28,19 @@ class StepCount:
 
 
 STEPS = StepCount()
+#: How many operations were compared, by the name of the SQL store.
+COMPARED: Counter[str] = Counter()
 
 
 def steps(share: float) -> settings:
-    """Settings for a machine that takes this share of all steps. No example database: the seed alone decides."""
+    """Settings for a machine that takes this share of all steps."""
+    return examples(round(TOTAL_STEPS * share))
+
+
+def examples(total_steps: int) -> settings:
+    """Settings for a machine that takes so many steps. No example database: the seed alone decides."""
     return settings(
-        max_examples=max(1, round(TOTAL_STEPS * share / STEPS_PER_EXAMPLE)),
+        max_examples=max(1, -(-total_steps // STEPS_PER_EXAMPLE)),
         stateful_step_count=STEPS_PER_EXAMPLE,
         deadline=None,
         database=None,

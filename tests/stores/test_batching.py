@@ -20,10 +20,13 @@ class Recorder:
         self.gate.set()
         self.locked: set[str] = set()
         self.poison: dict[str, StoreError] = {}
+        self.busy = False
 
     async def __call__(self, items: Sequence[str], wait: bool) -> Sequence[str | None]:
         self.calls.append((list(items), wait))
         await self.gate.wait()
+        if wait and self.busy:
+            raise StoreError("locked", retryable=True, busy=True)
         for item in items:
             if item in self.poison:
                 raise self.poison[item]
@@ -83,6 +86,20 @@ async def test_an_account_is_never_in_two_calls_at_once_and_keeps_its_order() ->
     assert sorted(items for items, _ in send.calls[2:]) == [["a/2"], ["a/3"]]
 
 
+async def test_calls_of_an_account_are_sent_in_the_order_in_which_they_came() -> None:
+    send = Recorder()
+    send.gate.clear()
+    batcher: Batcher[str] = Batcher(send, AccountTurns(), lanes=2)
+    tasks = []
+    for item in ("a/1", "a/2", "b/1", "a/3"):
+        tasks += submit(batcher, item)
+        await asyncio.sleep(0.01)
+    assert send.calls == [(["a/1"], False), (["b/1"], False)]
+    send.gate.set()
+    await settled(*tasks)
+    assert send.calls[2:] == [(["a/2", "a/3"], False)]
+
+
 async def test_a_locked_account_goes_on_alone_and_delays_nobody() -> None:
     send = Recorder()
     send.locked = {"b/1", "b/2"}
@@ -108,6 +125,16 @@ async def test_where_the_store_is_away_not_every_item_is_tried() -> None:
     batcher: Batcher[str] = Batcher(send, AccountTurns(), lanes=1)
     answers = await settled(*submit(batcher, *send.poison))
     assert all(isinstance(answer, StoreError) and answer.retryable for answer in answers)
+    assert len(send.calls) == 2
+
+
+async def test_a_lock_that_is_not_had_is_not_asked_for_by_every_item_of_the_account() -> None:
+    send = Recorder()
+    send.locked = {"a/1", "a/2", "a/3"}
+    tasks = submit(Batcher(send, AccountTurns(), lanes=1), "a/1", "a/2", "a/3")
+    send.busy = True
+    answers = await settled(*tasks)
+    assert all(isinstance(answer, StoreError) and answer.busy for answer in answers)
     assert len(send.calls) == 2
 
 

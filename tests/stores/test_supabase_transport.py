@@ -121,6 +121,23 @@ async def test_a_client_that_gives_up_asks_again_with_the_same_key(
     assert await db.booked() == ["ann"]
 
 
+async def test_reads_never_keep_a_settle_waiting(db: TransportDatabase, postgrest: PostgrestServer) -> None:
+    async with HttpxSupabaseStore(
+        url=postgrest.url, key=postgrest.key(), rest_path="", max_connections=4, timeout_seconds=20
+    ) as store:
+        readers = [asyncio.ensure_future(store.get_balance("sleepy")) for _ in range(2)]
+        await asyncio.sleep(0.2)
+        begun = time.monotonic()
+        assert (await store.deduct_credits("ann", "rsv_uYW5u.1", 1)).ok
+        assert time.monotonic() - begun < 0.8
+        with pytest.raises(StoreError, match="in use") as caught:
+            await store.get_balance("ann")
+        assert caught.value.retryable
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+
+
 async def test_missing_functions_say_what_to_run(store: HttpxSupabaseStore) -> None:
     with pytest.raises(StoreError, match=r"ducto migrate.*NOTIFY pgrst") as caught:
         await store.check_allowance("ann")

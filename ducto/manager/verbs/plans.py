@@ -7,7 +7,6 @@ from typing import Any
 
 from ducto.manager.core import ManagerCore, key_or_new
 from ducto.manager.refusals import accepted
-from ducto.manager.retrying import BRIEF, retried
 from ducto.models import (
     AllowanceResult,
     CapCheckResult,
@@ -21,6 +20,7 @@ from ducto.models import (
     SpendCap,
 )
 from ducto.pricing import CostBreakdown, PricingEngine, compile_pricing, parse_pricing
+from ducto.retrying import BRIEF, retried
 from ducto.usage import UsageMetrics
 
 __all__ = ["PlanVerbs"]

@@ -21,7 +21,7 @@ from ducto.stores.batching import AccountTurns, Batcher
 __all__ = [
     "ProcedureCaller",
     "account_key",
-    "check_reservation_id",
+    "account_of_reservation",
     "check_transaction_id",
     "filled",
     "first_answer",
@@ -81,33 +81,32 @@ def filled(arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None and value is not False}
 
 
-def account_key(user_id: str, team_id: str | None, reservation_id: str | None = None) -> str:
-    """The account that a call locks, in a form that sorts as the accounts are locked: teams first, then by id."""
-    if reservation_id is not None:
-        minted = account_of(reservation_id)
-        if minted is not None:
-            return f"{minted[0]}:{minted[1]}"
+def account_key(user_id: str, team_id: str | None) -> str:
+    """The account that a call locks, in a form that sorts as accounts are locked: teams first, then by id."""
     return f"user:{user_id}" if team_id is None else f"team:{team_id}"
 
 
-def check_reservation_id(reservation_id: object) -> None:
-    """Raise `ReservationNotFoundError` for what cannot be one of our ids, and perhaps not even be sent."""
+def account_of_reservation(reservation_id: object) -> str:
+    """The account that a reservation is held on, as `account_key` has it.
+
+    Raises `ReservationNotFoundError` for what cannot be one of our ids, and perhaps not even be sent.
+    """
     if not isinstance(reservation_id, str):
         check_id(reservation_id, name="reservation_id")
-    elif not _may_be_minted(reservation_id):
-        raise ReservationNotFoundError(f"There is no reservation {reservation_id[:80]!r} of this user.")
+    text = str(reservation_id)
+    minted = account_of(text) if text.isascii() and text.isprintable() else None
+    if minted is None:
+        raise ReservationNotFoundError(f"There is no reservation {text[:80]!r} of this user.")
+    return f"{minted[0]}:{minted[1]}"
 
 
 def check_transaction_id(transaction_id: object) -> None:
     """Raise `TransactionNotFoundError` for what cannot be one of our ids, and perhaps not even be sent."""
     if not isinstance(transaction_id, str):
         check_id(transaction_id, name="transaction_id")
-    elif not _may_be_minted(transaction_id):
-        raise TransactionNotFoundError(f"There is no transaction {transaction_id[:80]!r}.")
-
-
-def _may_be_minted(text: str) -> bool:
-    return text.isascii() and text.isprintable() and account_of(text) is not None
+    text = str(transaction_id)
+    if not text.isascii() or not text.isprintable() or account_of(text) is None:
+        raise TransactionNotFoundError(f"There is no transaction {text[:80]!r}.")
 
 
 def _not_understood(function: str) -> StoreError:

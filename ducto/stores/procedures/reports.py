@@ -46,6 +46,10 @@ class ReportProcedures(ProcedureCaller):
             raise ArgumentError(f"cap must be a SpendCap, not {type(cap).__name__}.")
         arguments.check_id(cap.user_id)
         arguments.check_optional_id(cap.model, name="model")
+        # A SpendCap may have been built without pydantic's checks.
+        arguments.check_choice(cap.cap_type, arguments.CAP_TYPES, name="cap_type")
+        arguments.check_choice(cap.action, arguments.CAP_ACTIONS, name="action")
+        arguments.check_amount(cap.limit, name="limit")
         await self._json(
             "ducto_set_cap",
             {

@@ -19,7 +19,7 @@ from ducto.models import (
 from ducto.stores.procedures.calling import (
     ProcedureCaller,
     account_key,
-    check_reservation_id,
+    account_of_reservation,
     filled,
     first_answer,
     mint_key,
@@ -120,7 +120,7 @@ class SpendingProcedures(ProcedureCaller):
         arguments.check_id(user_id)
         arguments.check_key(idempotency_key)
         noted = _check_notes(usage, model, pricing_version, metadata)
-        check_reservation_id(reservation_id)
+        account = account_of_reservation(reservation_id)
         item = filled(
             {
                 "user_id": user_id,
@@ -134,15 +134,13 @@ class SpendingProcedures(ProcedureCaller):
                 "pricing_version": pricing_version,
             }
         )
-        account = account_key(user_id, None, reservation_id)
         return await self._call_batched("ducto_deduct", account, item, DeductionResult, settle=True)
 
     @returns_refusals(ReleaseResult)
     async def release_reservation(self, user_id: str, reservation_id: str) -> ReleaseResult:
         arguments.check_id(user_id)
-        check_reservation_id(reservation_id)
+        account = account_of_reservation(reservation_id)
         item = {"user_id": user_id, "reservation_id": reservation_id}
-        account = account_key(user_id, None, reservation_id)
         return await self._call_batched("ducto_release", account, item, ReleaseResult, settle=True)
 
     @returns_refusals(DeductionResult)
@@ -275,7 +273,7 @@ class SpendingProcedures(ProcedureCaller):
     async def renew_reservation(self, user_id: str, reservation_id: str, *, ttl_seconds: int = 600) -> RenewResult:
         arguments.check_id(user_id)
         arguments.check_int(ttl_seconds, minimum=1, maximum=MAX_TTL_SECONDS, name="ttl_seconds")
-        check_reservation_id(reservation_id)
+        account_of_reservation(reservation_id)
         return await self._outcome(
             RenewResult,
             "ducto_renew",
@@ -284,7 +282,7 @@ class SpendingProcedures(ProcedureCaller):
 
     async def get_reservation(self, user_id: str, reservation_id: str) -> Reservation:
         arguments.check_id(user_id)
-        check_reservation_id(reservation_id)
+        account_of_reservation(reservation_id)
         found = await self._read(
             Reservation, "ducto_get_reservation", {"p_user_id": user_id, "p_reservation_id": reservation_id}
         )

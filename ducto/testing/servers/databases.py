@@ -46,27 +46,28 @@ async def new_database(server: PostgresServer, *, plain_owner: bool = False) -> 
     name = f"ducto_test_{secrets.token_hex(6)}"
     owner = f"{name}_owner" if plain_owner else None
     password = secrets.token_hex(8)
-    admin = await asyncpg.connect(server.url)
+    create_role = [] if owner is None else [f"CREATE ROLE {owner} LOGIN PASSWORD '{password}'"]
+    await _execute(server, *create_role, f"CREATE DATABASE {name}" + (f" OWNER {owner}" if owner else ""))
+    superuser_url = server.database_url(name)
+    url = superuser_url if owner is None else server.database_url(name, user=owner, password=password)
     try:
-        if owner is not None:
-            await admin.execute(f"CREATE ROLE {owner} LOGIN PASSWORD '{password}'")
-        await admin.execute(f"CREATE DATABASE {name}" + (f" OWNER {owner}" if owner else ""))
-        superuser_url = server.database_url(name)
-        url = superuser_url if owner is None else server.database_url(name, user=owner, password=password)
-        try:
-            yield Database(server, name, url, superuser_url)
-        finally:
-            await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-            if owner is not None:
-                await admin.execute(f"DROP ROLE {owner}")
+        yield Database(server, name, url, superuser_url)
     finally:
-        await admin.close()
+        # On a connection of its own: the server may have been restarted by the test.
+        drop_role = [] if owner is None else [f"DROP ROLE {owner}"]
+        await _execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", *drop_role)
+
+
+async def _execute(server: PostgresServer, *statements: str) -> None:
+    """As the superuser, each statement in a transaction of its own."""
+    connection = await asyncpg.connect(server.url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 async def create_supabase_roles(server: PostgresServer) -> None:
     """The roles anon, authenticated, service_role and the login authenticator. Idempotent."""
-    connection = await asyncpg.connect(server.url)
-    try:
-        await connection.execute(_ROLES)
-    finally:
-        await connection.close()
+    await _execute(server, _ROLES)

@@ -103,18 +103,23 @@ def _wait_until_ready(url: str, process: ChildProcess) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + _START_SECONDS
     while True:
-        try:
-            with opener.open(url, timeout=2):
-                return
-        except urllib.error.HTTPError as answered:
-            answered.close()
-            if answered.code < 500:
-                return
-        except OSError:
-            pass
+        if _answers(opener, url):
+            return
         if not process.running or time.monotonic() > deadline:
             raise ConfigError(f"PostgREST did not start: {process.log_tail()}")
         time.sleep(0.05)
+
+
+def _answers(opener: urllib.request.OpenerDirector, url: str) -> bool:
+    """Whether it has read the schema: it answers with an error of the server's before."""
+    try:
+        with opener.open(url, timeout=2):
+            return True
+    except urllib.error.HTTPError as answered:
+        answered.close()
+        return answered.code < 500
+    except OSError:
+        return False
 
 
 @functools.cache

@@ -40,9 +40,19 @@ BRIEF = RetryPolicy(attempts=3, first_pause_seconds=0.05, longest_pause_seconds=
 PATIENT = RetryPolicy(attempts=8, first_pause_seconds=0.05, longest_pause_seconds=2.0, total_seconds=10.0)
 
 
-async def retried(call: Callable[[], Awaitable[T]], *, policy: RetryPolicy) -> T:
-    """The answer of `call`, which must be safe to repeat. Raises the last `StoreError`, or at once one not
-    retryable.
+def _is_retryable(error: StoreError) -> bool:
+    return error.retryable
+
+
+async def retried(
+    call: Callable[[], Awaitable[T]],
+    *,
+    policy: RetryPolicy,
+    may_repeat: Callable[[StoreError], bool] = _is_retryable,
+) -> T:
+    """The answer of `call`, which must be safe to repeat.
+
+    Raises the last `StoreError`, or at once one that `may_repeat` says no to.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + policy.total_seconds
@@ -52,7 +62,7 @@ async def retried(call: Callable[[], Awaitable[T]], *, policy: RetryPolicy) -> T
             return await call()
         except StoreError as error:
             failures += 1
-            if not error.retryable or failures >= policy.attempts:
+            if not may_repeat(error) or failures >= policy.attempts:
                 raise
             pause = policy.pause_seconds(failures, error.retry_after_seconds)
             if loop.time() + pause > deadline:
