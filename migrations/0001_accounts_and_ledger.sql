@@ -112,7 +112,7 @@ comment on column ducto.ledger.reply is 'What the first answer had that the colu
 -- "POSIX" orders as "C" does and is another collation to the planner: an index in it serves those statements alone that
 -- name it, and they can use no other. So a key is never looked for through all rows of a busy account, whatever the
 -- planner knows of the table.
-create unique index ledger_keys on ducto.ledger (account_kind, account_id collate "POSIX", user_id, operation, key)
+create unique index ledger_keys on ducto.ledger (account_kind collate "POSIX", account_id collate "POSIX", user_id, operation, key)
     where key is not null;
 create index ledger_events on ducto.ledger (xid);
 -- Rows are written in the order of time, so that a block range index is as good as a tree and costs the writer nothing.

@@ -42,10 +42,10 @@ comment on column ducto.reservations.settled_by is 'The number of the ledger row
 comment on column ducto.reservations.findings is 'What caps said of it when it was made, for replays.';
 
 -- In "POSIX" for the same reason as the keys of the ledger.
-create unique index reservations_keys on ducto.reservations (account_kind, account_id collate "POSIX", user_id, key)
+create unique index reservations_keys on ducto.reservations (account_kind collate "POSIX", account_id collate "POSIX", user_id, key)
     where key is not null;
 -- As small as the number of calls that are running.
-create index reservations_open on ducto.reservations (account_kind, account_id collate "POSIX", due_at) where state = 'active';
+create index reservations_open on ducto.reservations (account_kind collate "POSIX", account_id collate "POSIX", due_at) where state = 'active';
 create index reservations_events on ducto.reservations (xid);
 create index reservations_times on ducto.reservations using brin (created_at) with (pages_per_range = 32, autosummarize = on);
 

@@ -1,5 +1,6 @@
 -- The row of an account: reading it as a value, and writing the value back. A verb locks the row in a statement of its
--- own, changes the value as it goes, and writes it once.
+-- own, changes the value as it goes, and writes it once. These are plpgsql, as is all that a single call runs and the
+-- planner cannot write into another statement: plpgsql keeps its plans, a function in plain SQL is planned every time.
 
 -- An account that nothing has been written to.
 create or replace function ducto._blank(p_kind text, p_id text) returns ducto.accounts
@@ -53,13 +54,15 @@ end
 $$;
 
 create or replace function ducto._save(a ducto.accounts) returns void
-language sql as $$
+language plpgsql as $$
+begin
     update ducto.accounts as x
     set base = a.base, base_held = a.base_held, held = a.held, granted = a.granted,
         lifetime_purchased = a.lifetime_purchased, sequence = a.sequence, holds_made = a.holds_made,
         grants_made = a.grants_made, events = a.events, active = a.active, last_op_at = a.last_op_at,
         next_due_at = a.next_due_at, has_caps = a.has_caps, deleted = a.deleted, plan_id = a.plan_id
-    where x.account_kind = a.account_kind and x.account_id = a.account_id
+    where x.account_kind = a.account_kind and x.account_id = a.account_id;
+end
 $$;
 
 -- The team that an account is, as answers name it.
@@ -70,12 +73,14 @@ $$;
 
 -- The earliest moment at which something ends by itself.
 create or replace function ducto._next_due(a ducto.accounts) returns timestamptz
-language sql stable as $$
-    select least(
+language plpgsql stable as $$
+begin
+    return least(
         (select r.due_at from ducto.reservations as r
-         where r.account_kind = a.account_kind and r.account_id = a.account_id collate "POSIX" and r.state = 'active'
+         where r.account_kind = a.account_kind collate "POSIX" and r.account_id = a.account_id collate "POSIX" and r.state = 'active'
          order by r.due_at limit 1),
         (select pg_catalog.min(g.expires_at) from ducto.grants as g
          where g.account_kind = a.account_kind and g.account_id = a.account_id and g.remaining > 0 and g.remaining > g.held),
-        'infinity')
+        'infinity');
+end
 $$;

@@ -22,10 +22,15 @@ $$;
 -- The ledger row that was written under a key; the acting user is empty but for a team's member.
 create or replace function ducto._keyed_row(a ducto.accounts, p_user_id text, p_operation text, p_key text)
 returns ducto.ledger
-language sql stable as $$
-    select l.* from ducto.ledger as l
-    where l.account_kind = a.account_kind and l.account_id = a.account_id collate "POSIX" and l.user_id = p_user_id
-        and l.operation = p_operation and l.key = p_key
+language plpgsql stable as $$
+declare
+    r ducto.ledger;
+begin
+    select l.* into r from ducto.ledger as l
+    where l.account_kind = a.account_kind collate "POSIX" and l.account_id = a.account_id collate "POSIX" and l.user_id = p_user_id
+        and l.operation = p_operation and l.key = p_key;
+    return r;
+end
 $$;
 
 -- The first answer again, kept whole with the row of a verb that is not hot.

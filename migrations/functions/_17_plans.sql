@@ -2,9 +2,19 @@
 
 -- The assigned plan, else the active config's default; a row of nulls where there is none.
 create or replace function ducto._plan_of(p_plan_id text) returns ducto.plans
-language sql stable as $$
-    select p.* from ducto.plans as p
-    where p.id = coalesce(p_plan_id, (select c.default_plan from ducto.active_pricing as c where c.singleton))
+language plpgsql stable as $$
+declare
+    v_plan ducto.plans;
+    v_plan_id text := p_plan_id;
+begin
+    if v_plan_id is null then
+        select c.default_plan into v_plan_id from ducto.active_pricing as c where c.singleton;
+    end if;
+    if v_plan_id is not null then
+        select p.* into v_plan from ducto.plans as p where p.id = v_plan_id;
+    end if;
+    return v_plan;
+end
 $$;
 
 -- What the plan gives for the month, less what is used and held of it. A downgrade never goes below 0.
@@ -22,8 +32,10 @@ end
 $$;
 
 create or replace function ducto._use_allowance(a ducto.accounts, p_at timestamptz, p_used bigint) returns void
-language sql as $$
+language plpgsql as $$
+begin
     insert into ducto.allowance_use as u (account_kind, account_id, month, used)
     values (a.account_kind, a.account_id, ducto._month(p_at), p_used)
-    on conflict (account_kind, account_id, month) do update set used = u.used + excluded.used
+    on conflict (account_kind, account_id, month) do update set used = u.used + excluded.used;
+end
 $$;

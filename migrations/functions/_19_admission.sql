@@ -30,9 +30,14 @@ language sql stable parallel safe as $$
 $$;
 
 create or replace function ducto._member(a ducto.accounts, p_user_id text) returns ducto.members
-language sql stable as $$
-    select m.* from ducto.members as m
-    where m.account_kind = 't' and m.account_id = a.account_id and m.user_id = p_user_id
+language plpgsql stable as $$
+declare
+    v_member ducto.members;
+begin
+    select m.* into v_member from ducto.members as m
+    where m.account_kind = 't' and m.account_id = a.account_id and m.user_id = p_user_id;
+    return v_member;
+end
 $$;
 
 create or replace function ducto._no_member(p_user_id text, p_team_id text) returns jsonb
@@ -87,7 +92,7 @@ begin
         -- Price, features and concurrency follow the plan of the member who acts.
         select x.plan_id into v_plan_id from ducto.accounts as x where x.account_kind = 'u' and x.account_id = p_user_id;
     end if;
-    select p.* into v_plan from ducto._plan_of(v_plan_id) as p;
+    v_plan := ducto._plan_of(v_plan_id);
     plan_id := v_plan.id;
     allowance := least(p_amount, ducto._allowance_left(a, v_plan.free_allowance, p_now));
     if p_forced then

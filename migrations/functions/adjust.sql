@@ -64,7 +64,8 @@ $$;
 create or replace function public.ducto_adjust(
     p_user_id text, p_amount bigint, p_direction text, p_metadata jsonb default null, p_min_balance bigint default 0,
     p_force boolean default false, p_idempotency_key text default null) returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('user_id', p_user_id, 'amount', p_amount, 'direction', p_direction,
         'metadata', p_metadata, 'min_balance', p_min_balance, 'force', p_force, 'idempotency_key', p_idempotency_key);

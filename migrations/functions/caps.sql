@@ -29,7 +29,8 @@ $$;
 
 create or replace function public.ducto_check_cap(p_user_id text, p_model text default null, p_amount bigint default null)
 returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('user_id', p_user_id, 'model', p_model, 'amount', p_amount);
 begin
@@ -65,7 +66,7 @@ begin
         end if;
     end loop;
     select coalesce(pg_catalog.sum(h.amount), 0) into v_held from ducto.reservations as h
-    where h.account_kind = a.account_kind and h.account_id = a.account_id collate "POSIX" and h.state = 'active'
+    where h.account_kind = a.account_kind collate "POSIX" and h.account_id = a.account_id collate "POSIX" and h.state = 'active'
         and h.created_at >= w.window_start and h.created_at < w.window_end and (v_model = '' or h.model = v_model);
     insert into ducto.spend_caps (account_kind, account_id, cap_type, model, cap_limit, action, window_start, window_end,
         spent, held, inherited)
@@ -83,7 +84,8 @@ $$;
 create or replace function public.ducto_set_cap(
     p_user_id text, p_cap_type text, p_limit bigint, p_action text default 'deny', p_model text default null)
 returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('user_id', p_user_id, 'cap_type', p_cap_type, 'limit', p_limit,
         'action', p_action, 'model', p_model);
@@ -120,7 +122,8 @@ $$;
 
 create or replace function public.ducto_remove_cap(p_user_id text, p_cap_type text, p_model text default null)
 returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('user_id', p_user_id, 'cap_type', p_cap_type, 'model', p_model);
 begin
@@ -133,7 +136,8 @@ end
 $$;
 
 create or replace function public.ducto_list_caps(p_user_id text) returns jsonb
-language plpgsql stable security definer set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 begin
     return coalesce(ducto._text_fault(pg_catalog.to_jsonb(p_user_id), 'user_id'),
         (select pg_catalog.jsonb_build_object('rows',

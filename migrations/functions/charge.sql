@@ -129,7 +129,7 @@ begin
         ) as pl on true
         where a.granted = 0 and not a.has_caps and a.next_due_at > a.now and coalesce(pl.free_allowance, 0) = 0
             and (select true from ducto.ledger as l
-                where l.account_kind = 'u' and l.account_id = i.user_id collate "POSIX" and l.user_id = i.user_id
+                where l.account_kind = 'u' collate "POSIX" and l.account_id = i.user_id collate "POSIX" and l.user_id = i.user_id
                     and l.operation = 'charge' and l.key = i.key limit 1) is null
         window account as (partition by i.user_id order by i.ord rows unbounded preceding)
     ), decided as materialized (
@@ -178,7 +178,8 @@ $$;
 -- Items have the arguments of the verb by name: see `_charge_fault`. With `p_wait` false an item whose account is
 -- locked elsewhere answers {"deferred": true}: send it again by itself.
 create or replace function public.ducto_charge(p_items jsonb, p_wait boolean default true) returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 begin
     if pg_catalog.jsonb_array_length(p_items) = 1 then
         return pg_catalog.jsonb_build_array(ducto._charge_item(p_items -> 0, p_wait, true));
@@ -188,7 +189,7 @@ end
 $$;
 
 create or replace function ducto._charge_batch(p_items jsonb, p_wait boolean) returns jsonb
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan set jit = off as $$
+language plpgsql set jit = off as $$
 declare
     v_kinds text[];
     v_ids text[];

@@ -280,7 +280,7 @@ begin
             a.base - a.held, h.min_balance) as b
         where a.granted = 0 and not a.has_caps and a.next_due_at > a.now and h.state = 'active'
             and (select true from ducto.ledger as l
-                where l.account_kind = 'u' and l.account_id = i.user_id collate "POSIX" and l.user_id = i.user_id
+                where l.account_kind = 'u' collate "POSIX" and l.account_id = i.user_id collate "POSIX" and l.user_id = i.user_id
                     and l.operation = 'deduct' and l.key = i.key limit 1) is null
     ), placed as materialized (
         select k.*,
@@ -296,7 +296,8 @@ begin
         select d.* from (
             select x.*, pg_catalog.bool_and(
                 -- An account with an item that is not plain keeps all of them, in their order, for the loop.
-                x.items = x.all_items and x.has_allowance is not true and not x.rejected and x.same_hold = 1 and (x.key is null or x.same_key = 1)
+                x.items = x.all_items and x.has_allowance is not true and not x.rejected and x.same_hold = 1
+                and (x.key is null or x.same_key = 1)
                 and (x.items = 1 or x.overage <> 'clamp' or x.actual <= x.reserved)
                 and x.base - x.charged_so_far >= -9007199254740991) over (partition by x.user_id) as fits
             from placed as x
@@ -343,7 +344,8 @@ $$;
 -- Items have the arguments of the verb by name: see `_deduct_fault`. With `p_wait` false an item whose account is
 -- locked elsewhere answers {"deferred": true}: send it again by itself.
 create or replace function public.ducto_deduct(p_items jsonb, p_wait boolean default true) returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 begin
     if pg_catalog.jsonb_array_length(p_items) = 1 then
         return pg_catalog.jsonb_build_array(ducto._deduct_item(p_items -> 0, p_wait));
@@ -353,7 +355,7 @@ end
 $$;
 
 create or replace function ducto._deduct_batch(p_items jsonb, p_wait boolean) returns jsonb
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan set jit = off as $$
+language plpgsql set jit = off as $$
 declare
     v_kinds text[];
     v_ids text[];

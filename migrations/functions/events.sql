@@ -51,7 +51,8 @@ $$;
 
 create or replace function public.ducto_list_events(p_after text default null, p_limit integer default 100)
 returns jsonb
-language plpgsql stable security definer set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 declare
     v_fault jsonb := ducto._whole_fault(pg_catalog.to_jsonb(p_limit), 'limit', 1, 1000);
     v_part text[] := pg_catalog.regexp_match(p_after, '^([0-9]{1,19})\.([ut][A-Za-z0-9_-]+)\.([1-9][0-9]{0,15})$');

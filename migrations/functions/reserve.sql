@@ -51,7 +51,7 @@ declare
     v_refusal jsonb;
 begin
     select r.* into h from ducto.reservations as r
-    where r.account_kind = a.account_kind and r.account_id = a.account_id collate "POSIX" and r.user_id = p ->> 'user_id'
+    where r.account_kind = a.account_kind collate "POSIX" and r.account_id = a.account_id collate "POSIX" and r.user_id = p ->> 'user_id'
         and r.key = p ->> 'idempotency_key';
     if not found then
         return null;
@@ -202,7 +202,7 @@ begin
         ) as pl on true
         where a.granted = 0 and not a.has_caps and a.next_due_at > a.now and coalesce(pl.free_allowance, 0) = 0
             and (select true from ducto.reservations as r
-                where r.account_kind = 'u' and r.account_id = i.user_id collate "POSIX" and r.user_id = i.user_id
+                where r.account_kind = 'u' collate "POSIX" and r.account_id = i.user_id collate "POSIX" and r.user_id = i.user_id
                     and r.key = i.key limit 1) is null
         window account as (partition by i.user_id order by i.ord)
     ), decided as materialized (
@@ -260,7 +260,8 @@ $$;
 -- Items have the arguments of the verb by name: see `_reserve_fault`. With `p_wait` false an item whose account is
 -- locked elsewhere answers {"deferred": true}: send it again by itself.
 create or replace function public.ducto_reserve(p_items jsonb, p_wait boolean default true) returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 begin
     if pg_catalog.jsonb_array_length(p_items) = 1 then
         return pg_catalog.jsonb_build_array(ducto._reserve_item(p_items -> 0, p_wait, true));
@@ -270,7 +271,7 @@ end
 $$;
 
 create or replace function ducto._reserve_batch(p_items jsonb, p_wait boolean) returns jsonb
-language plpgsql set enable_seqscan = off set plan_cache_mode = force_generic_plan set jit = off as $$
+language plpgsql set jit = off as $$
 declare
     v_kinds text[];
     v_ids text[];

@@ -3,7 +3,8 @@
 -- With a key the team's id is made from it, so that the same call finds the same team wherever it is kept.
 create or replace function public.ducto_create_team(
     p_name text, p_initial_balance bigint default 0, p_idempotency_key text default null) returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('name', p_name, 'initial_balance', p_initial_balance,
         'idempotency_key', p_idempotency_key);
@@ -56,7 +57,8 @@ language sql stable as $$
 $$;
 
 create or replace function public.ducto_team_balance(p_team_id text) returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 begin
     return coalesce(ducto._text_fault(pg_catalog.to_jsonb(p_team_id), 'team_id'),
         ducto._read('team_balance', 't', p_team_id, null));
@@ -89,7 +91,8 @@ $$;
 create or replace function public.ducto_add_member(
     p_team_id text, p_user_id text, p_role text default 'member', p_spend_cap bigint default null,
     p_spend_cap_window text default 'lifetime') returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('team_id', p_team_id, 'user_id', p_user_id, 'role', p_role,
         'spend_cap', p_spend_cap, 'spend_cap_window', p_spend_cap_window);
@@ -117,7 +120,8 @@ $$;
 
 create or replace function public.ducto_set_member_cap(
     p_team_id text, p_user_id text, p_spend_cap bigint, p_spend_cap_window text default 'lifetime') returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('team_id', p_team_id, 'user_id', p_user_id, 'spend_cap', p_spend_cap,
         'spend_cap_window', p_spend_cap_window);
@@ -147,7 +151,8 @@ end
 $$;
 
 create or replace function public.ducto_remove_member(p_team_id text, p_user_id text) returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('team_id', p_team_id, 'user_id', p_user_id);
 begin
@@ -173,7 +178,8 @@ language sql stable as $$
 $$;
 
 create or replace function public.ducto_list_members(p_team_id text) returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 begin
     return coalesce(ducto._text_fault(pg_catalog.to_jsonb(p_team_id), 'team_id'),
         ducto._read('list_members', 't', p_team_id, null));
@@ -197,7 +203,8 @@ end
 $$;
 
 create or replace function public.ducto_delete_team(p_team_id text) returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+set plan_cache_mode = force_generic_plan as $$
 begin
     return coalesce(ducto._text_fault(pg_catalog.to_jsonb(p_team_id), 'team_id'),
         ducto._run('delete_team', 't', p_team_id, null));

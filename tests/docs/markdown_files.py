@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MARKDOWN_FILES", "ROOT", "Block", "anchors_of", "blocks_of", "links_of", "rows_of"]
+__all__ = ["MARKDOWN_FILES", "ROOT", "Block", "anchors_of", "blocks_of", "links_of", "prose_of", "rows_of"]
 
 ROOT = Path(__file__).resolve().parents[2]
-MARKDOWN_FILES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+MARKDOWN_FILES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("migrations/*.md")])
 
 _FENCE = re.compile(r"^```(?P<language>[a-z]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
@@ -55,24 +55,26 @@ def blocks_of(path: Path) -> list[Block]:
     return found
 
 
-def _prose(path: Path) -> str:
+def prose_of(path: Path) -> str:
+    """The text of a file without its fenced blocks."""
     return _FENCE.sub("", path.read_text(encoding="utf-8"))
 
 
 def links_of(path: Path) -> list[str]:
     """The targets of a file's links, outside of fenced blocks."""
-    return [link["target"] for link in _LINK.finditer(_prose(path))]
+    return [link["target"] for link in _LINK.finditer(prose_of(path))]
 
 
 def anchors_of(path: Path) -> set[str]:
     """What a link into the file may name: its headings, as GitHub spells them."""
-    titles = (heading["title"].strip().lower() for heading in _HEADING.finditer(_prose(path)))
+    titles = (heading["title"].strip().lower() for heading in _HEADING.finditer(prose_of(path)))
     return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
 
 
 def rows_of(path: Path, *, heading: str) -> list[list[str]]:
     """The cells of the first table under the heading `heading`, without its head."""
-    _, _, section = _prose(path).partition(f"# {heading}\n")
+    _, found, section = prose_of(path).partition(f"# {heading}\n")
+    assert found, f"{path.relative_to(ROOT)} has no heading {heading!r}"
     rows: list[list[str]] = []
     for line in section.splitlines():
         if line.startswith("|"):

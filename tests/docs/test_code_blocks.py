@@ -16,9 +16,21 @@ YAML = [block for block in BLOCKS if block.language == "yaml"]
 LINKS = [(path, link) for path in MARKDOWN_FILES for link in links_of(path)]
 
 
+#: What a block names -> the fixture that provides it; the first that fits.
+SURROUNDINGS = {
+    "SUPABASE_URL": "postgrest_in_environment",
+    "DATABASE_URL": "database_in_environment",
+    "~/": "short_home",
+}
+
+
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.name)
-def test_python_block_runs(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_block_runs(block: Block, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> None:
     """Each block is a program of its own; where a `text` block follows, it prints exactly that."""
+    needed = next((fixture for name, fixture in SURROUNDINGS.items() if name in block.text), None)
+    if needed is not None:
+        request.getfixturevalue(needed)
+        capsys.readouterr()  # What the servers said.
     # Blank lines in front, so that a traceback names the line of the Markdown file.
     code = compile("\n" * block.line + block.text, str(block.path), "exec", dont_inherit=True)
     exec(code, {"__name__": "__main__"})
@@ -49,4 +61,6 @@ def test_blocks_were_found() -> None:
     assert len(PYTHON) >= 10
     assert len(YAML) >= 2
     assert any(block.output for block in PYTHON)
+    for name in SURROUNDINGS:
+        assert any(name in block.text for block in PYTHON), f"no block needs {name} any more"
     assert any("://" not in link for _, link in LINKS)

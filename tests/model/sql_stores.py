@@ -1,4 +1,4 @@
-"""The SQL stores of the model test: real ones, with a clock that follows the memory store's, emptied between examples."""
+"""The SQL stores of the model test: real servers, a clock that follows the memory store's, emptied for each example."""
 
 from __future__ import annotations
 

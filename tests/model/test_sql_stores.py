@@ -1,7 +1,7 @@
 """The same operations to the memory store and to a SQL store: every answer is the same, word for word.
 
-The memory store runs the rules of `ducto.ledger`, so that this compares the SQL functions with them. Both stores see the
-same clock. Calls also go many at a time, as batches; one account's calls keep their order then, so that the memory
+The memory store runs the rules of `ducto.ledger`, so that this compares the SQL functions with them. Both stores see
+the same clock. Calls also go many at a time, as batches; one account's calls keep their order then, so that the memory
 store can be sent the same calls one after another.
 """
 
@@ -50,8 +50,8 @@ class ComparingMachine(StoreMachine):
         self.sql = Session(self.side.store, self.clock)
         #: Calls under a key: verb, what memory answered, what SQL answered.
         self.keyed: list[tuple[str, Answer, Answer]] = []
-        for user_id in wider.PLAIN_USERS:
-            self.run(self.step(Operation("add_credits", {"user_id": user_id, "amount": 200, "type": "purchase"})))
+        for user_id, amount in wider.PLAIN_USERS.items():
+            self.run(self.step(Operation("add_credits", {"user_id": user_id, "amount": amount, "type": "purchase"})))
 
     async def step(self, operation: Operation) -> None:
         memory = await self.memory.apply(operation)
@@ -138,6 +138,11 @@ class ComparingMachine(StoreMachine):
     @rule(operations=wider.batches)
     def more_at_once(self, operations: Sequence[Operation]) -> None:
         self.run(self.together(operations))
+
+    @rule(batches=wider.holds_and_settles)
+    def hold_and_settle_at_once(self, batches: Sequence[Sequence[Operation]]) -> None:
+        for operations in batches:
+            self.run(self.together(operations))
 
     @rule(operation=wider.noted)
     def write_with_notes(self, operation: Operation) -> None:

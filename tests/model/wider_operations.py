@@ -13,10 +13,10 @@ from ducto.usage import UsageMetrics
 from tests.model import operations as ops
 from tests.model.operations import CONFIGS, USERS, Nth, Operation
 
-__all__ = ["PLAIN_USERS", "batches", "everything", "housekeeping", "lookups", "noted", "versions"]
+__all__ = ["PLAIN_USERS", "batches", "everything", "holds_and_settles", "housekeeping", "lookups", "noted", "versions"]
 
-#: Users whose accounts mostly stay plain: money without expiry, no caps, no plan of their own.
-PLAIN_USERS = ("pam", "pat", "pip", "pol")
+#: Users whose accounts mostly stay plain (money without expiry, no caps, no plan of their own), and what they get.
+PLAIN_USERS = {"pam": 200, "pat": 60, "pip": 20, "pol": 1000}
 
 #: What is written down beside a movement, each where the verb has such an argument.
 _NOTES: tuple[Mapping[str, Any], ...] = (
@@ -60,7 +60,12 @@ def _unforced(operation: Operation) -> Operation:
     return Operation(operation.verb, {**operation.arguments, "force": False})
 
 
-_reservations = st.integers(-10, -1).map(lambda number: Nth("reservation", number))
+_reservations = st.integers(-8, -1).map(lambda number: Nth("reservation", number))
+
+
+def _of_one_user(operations: Sequence[Operation]) -> Sequence[Operation]:
+    """All of them for the user of the first."""
+    return [_moved((operation, operations[0].arguments["user_id"])) for operation in operations]
 
 
 def _of_recent(operations: st.SearchStrategy[Operation]) -> st.SearchStrategy[Operation]:
@@ -72,19 +77,40 @@ def _of_recent(operations: st.SearchStrategy[Operation]) -> st.SearchStrategy[Op
     )
 
 
-#: Calls of one verb, sent at the same time.
+def _together(operations: st.SearchStrategy[Operation]) -> st.SearchStrategy[Sequence[Operation]]:
+    return st.lists(operations, min_size=2, max_size=8)
+
+
+_some_reserves = _together(_noted(_for_others(ops.reserves)))
+_some_charges = _together(_noted(_for_others(ops.charges)).map(_unforced))
+#: Calls of one verb, sent at the same time: for several users, or all on one account.
 batches: st.SearchStrategy[Sequence[Operation]] = st.one_of(
-    *(
-        st.lists(each, min_size=2, max_size=8)
-        for each in (
-            _noted(_for_others(ops.reserves)),
-            _noted(_for_others(ops.reserves)),
-            _noted(_of_recent(ops.deducts)),
-            _noted(_of_recent(ops.deducts)),
-            _of_recent(ops.releases),
-            _noted(_for_others(ops.charges)).map(_unforced),
-        )
-    )
+    _some_reserves,
+    _some_reserves.map(_of_one_user),
+    _together(_noted(_of_recent(ops.deducts))),
+    _together(_of_recent(ops.deducts)),
+    _together(_of_recent(ops.releases)),
+    _some_charges,
+    _some_charges.map(_of_one_user),
+)
+
+
+def _hold(drawn: tuple[Operation, str]) -> Operation:
+    operation, user_id = drawn
+    small = {"amount": operation.arguments["amount"] // 4, "min_balance": 0, "max_concurrent": None}
+    return _moved((Operation(operation.verb, {**operation.arguments, **small, "idempotency_key": None}), user_id))
+
+
+def _settle(operation: Operation) -> Operation:
+    return Operation(operation.verb, {**operation.arguments, "user_id": None})
+
+
+#: Some small holds of one poor user, and then what settles some of them, at the same time.
+holds_and_settles: st.SearchStrategy[tuple[Sequence[Operation], Sequence[Operation]]] = st.tuples(
+    st.lists(st.tuples(ops.reserves, st.sampled_from(("pat", "pip"))).map(_hold), min_size=2, max_size=5).map(
+        _of_one_user
+    ),
+    st.lists(_of_recent(ops.deducts).map(_settle), min_size=2, max_size=5),
 )
 
 #: All of what is due: which part a smaller limit takes is not said.

@@ -28,7 +28,7 @@ from ducto.errors import ConfigError
 from ducto.testing.servers.databases import AUTHENTICATOR_PASSWORD, Database
 from ducto.testing.servers.processes import ChildProcess, free_port, give_to_server_user, remove_folder
 
-__all__ = ["PostgrestServer", "mint_jwt", "start_postgrest"]
+__all__ = ["PostgrestServer", "mint_jwt", "postgrest_binary", "start_postgrest"]
 
 _VERSION = "12.0.2-2"
 _START_SECONDS = 20.0
@@ -87,7 +87,7 @@ def start_postgrest(database: Database, *, pool_size: int = 10) -> Iterator[Post
     config.chmod(0o600)
     give_to_server_user(config)
     process = ChildProcess(
-        [str(_binary()), str(config)], log=folder / "postgrest.log", stop_signal=signal.SIGTERM, cwd=folder
+        [str(postgrest_binary()), str(config)], log=folder / "postgrest.log", stop_signal=signal.SIGTERM, cwd=folder
     )
     try:
         url = f"http://127.0.0.1:{port}"
@@ -123,7 +123,7 @@ def _answers(opener: urllib.request.OpenerDirector, url: str) -> bool:
 
 
 @functools.cache
-def _binary() -> Path:
+def postgrest_binary() -> Path:
     named = os.environ.get("DUCTO_TEST_POSTGREST_BINARY") or shutil.which("postgrest")
     if named:
         return Path(named)
