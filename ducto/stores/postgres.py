@@ -208,6 +208,10 @@ class PostgresStore(ProcedureStore):
                 raise OutcomeUnknownError("Postgres did not answer in time.") from None
             except asyncpg.InterfaceError as error:
                 raise _interface_error(error, connection) from None
+            except asyncpg.InternalClientError:
+                # Seen when the server is killed: the driver has lost track of the session, which must not be used again.
+                connection.terminate()
+                raise OutcomeUnknownError("The connection to Postgres broke.") from None
             finally:
                 await _release(pool, connection)
         finally:
@@ -283,7 +287,7 @@ async def _release(pool: asyncpg.Pool[Any], connection: Any) -> None:
 
     try:
         await pool.release(connection)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
         # The connection broke; the pool has dropped it, and what the call itself met is already being raised.
         connection.terminate()
 

@@ -77,7 +77,8 @@ language plpgsql stable as $$
 begin
     return least(
         (select r.due_at from ducto.reservations as r
-         where r.account_kind = a.account_kind collate "POSIX" and r.account_id = a.account_id collate "POSIX" and r.state = 'active'
+         where r.account_kind = a.account_kind collate "POSIX" and r.account_id = a.account_id collate "POSIX"
+             and r.state = 'active'
          order by r.due_at limit 1),
         (select pg_catalog.min(g.expires_at) from ducto.grants as g
          where g.account_kind = a.account_kind and g.account_id = a.account_id and g.remaining > 0 and g.remaining > g.held),

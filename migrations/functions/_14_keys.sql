@@ -27,7 +27,8 @@ declare
     r ducto.ledger;
 begin
     select l.* into r from ducto.ledger as l
-    where l.account_kind = a.account_kind collate "POSIX" and l.account_id = a.account_id collate "POSIX" and l.user_id = p_user_id
+    where l.account_kind = a.account_kind collate "POSIX" and l.account_id = a.account_id collate "POSIX"
+        and l.user_id = p_user_id
         and l.operation = p_operation and l.key = p_key;
     return r;
 end

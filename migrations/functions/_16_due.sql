@@ -15,7 +15,8 @@ declare
 begin
     for v_due in
         select r.due_at as at, false as is_grant, r.number from ducto.reservations as r
-        where r.account_kind = a.account_kind collate "POSIX" and r.account_id = a.account_id collate "POSIX" and r.state = 'active'
+        where r.account_kind = a.account_kind collate "POSIX" and r.account_id = a.account_id collate "POSIX"
+            and r.state = 'active'
             and r.due_at <= p_now
         union all
         select x.expires_at, true, x.number from ducto.grants as x

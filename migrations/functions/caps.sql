@@ -66,7 +66,8 @@ begin
         end if;
     end loop;
     select coalesce(pg_catalog.sum(h.amount), 0) into v_held from ducto.reservations as h
-    where h.account_kind = a.account_kind collate "POSIX" and h.account_id = a.account_id collate "POSIX" and h.state = 'active'
+    where h.account_kind = a.account_kind collate "POSIX" and h.account_id = a.account_id collate "POSIX"
+        and h.state = 'active'
         and h.created_at >= w.window_start and h.created_at < w.window_end and (v_model = '' or h.model = v_model);
     insert into ducto.spend_caps (account_kind, account_id, cap_type, model, cap_limit, action, window_start, window_end,
         spent, held, inherited)

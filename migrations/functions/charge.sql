@@ -129,7 +129,8 @@ begin
         ) as pl on true
         where a.granted = 0 and not a.has_caps and a.next_due_at > a.now and coalesce(pl.free_allowance, 0) = 0
             and (select true from ducto.ledger as l
-                where l.account_kind = 'u' collate "POSIX" and l.account_id = i.user_id collate "POSIX" and l.user_id = i.user_id
+                where l.account_kind = 'u' collate "POSIX" and l.account_id = i.user_id collate "POSIX"
+                    and l.user_id = i.user_id
                     and l.operation = 'charge' and l.key = i.key limit 1) is null
         window account as (partition by i.user_id order by i.ord rows unbounded preceding)
     ), decided as materialized (

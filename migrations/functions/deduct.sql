@@ -280,7 +280,8 @@ begin
             a.base - a.held, h.min_balance) as b
         where a.granted = 0 and not a.has_caps and a.next_due_at > a.now and h.state = 'active'
             and (select true from ducto.ledger as l
-                where l.account_kind = 'u' collate "POSIX" and l.account_id = i.user_id collate "POSIX" and l.user_id = i.user_id
+                where l.account_kind = 'u' collate "POSIX" and l.account_id = i.user_id collate "POSIX"
+                    and l.user_id = i.user_id
                     and l.operation = 'deduct' and l.key = i.key limit 1) is null
     ), placed as materialized (
         select k.*,

@@ -51,7 +51,8 @@ declare
     v_refusal jsonb;
 begin
     select r.* into h from ducto.reservations as r
-    where r.account_kind = a.account_kind collate "POSIX" and r.account_id = a.account_id collate "POSIX" and r.user_id = p ->> 'user_id'
+    where r.account_kind = a.account_kind collate "POSIX" and r.account_id = a.account_id collate "POSIX"
+        and r.user_id = p ->> 'user_id'
         and r.key = p ->> 'idempotency_key';
     if not found then
         return null;
@@ -202,7 +203,8 @@ begin
         ) as pl on true
         where a.granted = 0 and not a.has_caps and a.next_due_at > a.now and coalesce(pl.free_allowance, 0) = 0
             and (select true from ducto.reservations as r
-                where r.account_kind = 'u' collate "POSIX" and r.account_id = i.user_id collate "POSIX" and r.user_id = i.user_id
+                where r.account_kind = 'u' collate "POSIX" and r.account_id = i.user_id collate "POSIX"
+                    and r.user_id = i.user_id
                     and r.key = i.key limit 1) is null
         window account as (partition by i.user_id order by i.ord)
     ), decided as materialized (

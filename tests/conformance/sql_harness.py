@@ -36,6 +36,9 @@ CREATE OR REPLACE FUNCTION ducto._clock() RETURNS timestamptz LANGUAGE sql VOLAT
 $$;
 """
 
+#: 64 callers at once wait for a few connections; on a busy machine that takes longer than a gateway would wait.
+PATIENCE_SECONDS = 30.0
+
 
 class SqlClock:
     """The clock of one database. A connection for each use, because each test has an event loop of its own."""
@@ -126,7 +129,7 @@ def open_postgres(version: Version) -> Callable[[], contextlib.AbstractAsyncCont
     @asynccontextmanager
     async def opened() -> AsyncIterator[SqlHarness]:
         shared = await _shared_from_a_loop(version, postgrest=False)
-        async with PostgresStore(shared.database.url) as store:
+        async with PostgresStore(shared.database.url, acquire_timeout_seconds=PATIENCE_SECONDS) as store:
             yield SqlHarness(store, shared.database)
 
     return opened
@@ -138,7 +141,13 @@ async def open_postgrest() -> AsyncIterator[SqlHarness]:
     shared = await _shared_from_a_loop("new", postgrest=True)
     assert shared.postgrest is not None
     server, url = shared.postgrest, shared.database.url
-    async with HttpxSupabaseStore(url=server.url, key=server.key(), rest_path="", database_url=url) as store:
+    async with HttpxSupabaseStore(
+        url=server.url,
+        key=server.key(),
+        rest_path="",
+        database_url=url,
+        acquire_timeout_seconds=PATIENCE_SECONDS,
+    ) as store:
         yield SqlHarness(store, shared.database)
 
 

@@ -18,7 +18,7 @@ STEPS_PER_EXAMPLE = 100
 #: How many operations at least are compared on each SQL store, all of them times `DUCTO_MODEL_SQL_SCALE`.
 _SCALE = float(os.environ.get("DUCTO_MODEL_SQL_SCALE") or 1)
 SQL_STEPS = {
-    name: round(steps * _SCALE) for name, steps in (("postgres18", 20_000), ("postgres15", 3_000), ("postgrest", 5_000))
+    name: round(steps * _SCALE) for name, steps in (("postgres18", 20_000), ("postgres15", 1_500), ("postgrest", 5_000))
 }
 
 

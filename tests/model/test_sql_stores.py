@@ -218,7 +218,8 @@ def test_sql_store_answers_as_memory_does(store: str) -> None:
             shared_loop = runner.get_loop()
 
         try:
-            run_state_machine_as_test(Machine, settings=examples(SQL_STEPS[store]))
+            # A step with a batch has several operations, so that fewer steps are needed.
+            run_state_machine_as_test(Machine, settings=examples(round(SQL_STEPS[store] * 0.75)))
         finally:
             runner.run(opened.__aexit__(None, None, None))
     assert COMPARED[store] >= SQL_STEPS[store]
