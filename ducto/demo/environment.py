@@ -69,9 +69,13 @@ class Environment:
 
 
 def default_store_url() -> str:
-    """A Postgres of its own in a folder of the user: `$DUCTO_HOME/postgres`, by default below `~/.ducto`."""
-    home = os.environ.get("DUCTO_HOME")
-    return f"embedded:{Path(home) if home else Path.home() / '.ducto'}/postgres"
+    """A Postgres of its own in a folder of the user: `$DUCTO_HOME/postgres`, by default below `~/.ducto`.
+
+    For root it is below `/var/lib/ducto`: the server then runs as another user, for whom the folders above would
+    otherwise be opened, the home of root among them.
+    """
+    home = os.environ.get("DUCTO_HOME") or ("/var/lib/ducto" if os.getuid() == 0 else Path.home() / ".ducto")
+    return f"embedded:{home}/postgres"
 
 
 @asynccontextmanager

@@ -209,7 +209,7 @@ class PostgresStore(ProcedureStore):
             except asyncpg.InterfaceError as error:
                 raise _interface_error(error, connection) from None
             except asyncpg.InternalClientError:
-                # Seen when the server is killed: the driver has lost track of the session, which must not be used again.
+                # Seen when the server is killed: the driver has lost track of the session, so it is not used again.
                 connection.terminate()
                 raise OutcomeUnknownError("The connection to Postgres broke.") from None
             finally:
