@@ -53,7 +53,7 @@ create or replace function public.ducto_add(
     p_account_kind text, p_account_id text, p_amount bigint, p_type text default 'adjustment',
     p_metadata jsonb default null, p_expires_at timestamptz default null, p_idempotency_key text default null)
 returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('id', p_account_id, 'amount', p_amount, 'type', p_type, 'metadata',

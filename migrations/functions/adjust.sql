@@ -64,7 +64,7 @@ $$;
 create or replace function public.ducto_adjust(
     p_user_id text, p_amount bigint, p_direction text, p_metadata jsonb default null, p_min_balance bigint default 0,
     p_force boolean default false, p_idempotency_key text default null) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('user_id', p_user_id, 'amount', p_amount, 'direction', p_direction,

@@ -23,7 +23,7 @@ end
 $$;
 
 create or replace function public.ducto_check_allowance(p_user_id text) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 begin
     return coalesce(ducto._text_fault(pg_catalog.to_jsonb(p_user_id), 'user_id'),
@@ -75,7 +75,7 @@ $$;
 
 create or replace function public.ducto_use_allowance(
     p_user_id text, p_plan_id text, p_amount bigint, p_idempotency_key text default null) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('user_id', p_user_id, 'plan_id', p_plan_id, 'amount', p_amount,

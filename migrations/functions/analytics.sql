@@ -19,7 +19,7 @@ language sql stable as $$
 $$;
 
 create or replace function public.ducto_spend_by_user(p_start timestamptz, p_end timestamptz) returns jsonb
-language plpgsql stable security definer set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' set jit = off as $$
 begin
     return coalesce(ducto._window_fault(p_start, p_end), (
         select pg_catalog.jsonb_build_object('rows', coalesce(pg_catalog.jsonb_agg(
@@ -33,7 +33,7 @@ end
 $$;
 
 create or replace function public.ducto_spend_by_model(p_start timestamptz, p_end timestamptz) returns jsonb
-language plpgsql stable security definer set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' set jit = off as $$
 begin
     return coalesce(ducto._window_fault(p_start, p_end), (
         select pg_catalog.jsonb_build_object('rows', coalesce(pg_catalog.jsonb_agg(
@@ -48,7 +48,7 @@ $$;
 
 -- Most first, ties by name.
 create or replace function public.ducto_top_users(p_limit integer, p_start timestamptz, p_end timestamptz) returns jsonb
-language plpgsql stable security definer set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' set jit = off as $$
 begin
     return coalesce(
         ducto._window_fault(p_start, p_end),
@@ -66,7 +66,7 @@ end
 $$;
 
 create or replace function public.ducto_daily_spend(p_start timestamptz, p_end timestamptz) returns jsonb
-language plpgsql stable security definer set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' set jit = off as $$
 begin
     return coalesce(ducto._window_fault(p_start, p_end), (
         select pg_catalog.jsonb_build_object('rows', coalesce(pg_catalog.jsonb_agg(
@@ -82,7 +82,7 @@ $$;
 
 -- `avg_daily_spend` is the total over the UTC days that the window touches, rounded down.
 create or replace function public.ducto_aggregate_stats(p_start timestamptz, p_end timestamptz) returns jsonb
-language plpgsql stable security definer set search_path = '' as $$
+language plpgsql stable security definer set search_path = '' set jit = off as $$
 declare
     v_fault jsonb := ducto._window_fault(p_start, p_end);
     v_days integer := ((p_end - interval '1 microsecond') at time zone 'UTC')::date - (p_start at time zone 'UTC')::date + 1;

@@ -7,7 +7,7 @@ language sql stable as $$
 $$;
 
 create or replace function public.ducto_get_balance(p_user_id text) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 begin
     return coalesce(ducto._text_fault(pg_catalog.to_jsonb(p_user_id), 'user_id'),
@@ -22,7 +22,7 @@ language sql stable as $$
 $$;
 
 create or replace function public.ducto_get_available(p_user_id text, p_team_id text default null) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('user_id', p_user_id, 'team_id', p_team_id);

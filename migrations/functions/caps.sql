@@ -29,7 +29,7 @@ $$;
 
 create or replace function public.ducto_check_cap(p_user_id text, p_model text default null, p_amount bigint default null)
 returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('user_id', p_user_id, 'model', p_model, 'amount', p_amount);
@@ -85,7 +85,7 @@ $$;
 create or replace function public.ducto_set_cap(
     p_user_id text, p_cap_type text, p_limit bigint, p_action text default 'deny', p_model text default null)
 returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('user_id', p_user_id, 'cap_type', p_cap_type, 'limit', p_limit,
@@ -123,7 +123,7 @@ $$;
 
 create or replace function public.ducto_remove_cap(p_user_id text, p_cap_type text, p_model text default null)
 returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('user_id', p_user_id, 'cap_type', p_cap_type, 'model', p_model);
@@ -137,7 +137,7 @@ end
 $$;
 
 create or replace function public.ducto_list_caps(p_user_id text) returns jsonb
-language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+language plpgsql stable security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 begin
     return coalesce(ducto._text_fault(pg_catalog.to_jsonb(p_user_id), 'user_id'),

@@ -179,7 +179,7 @@ $$;
 -- Items have the arguments of the verb by name: see `_charge_fault`. With `p_wait` false an item whose account is
 -- locked elsewhere answers {"deferred": true}: send it again by itself.
 create or replace function public.ducto_charge(p_items jsonb, p_wait boolean default true) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 begin
     if pg_catalog.jsonb_array_length(p_items) = 1 then

@@ -45,7 +45,7 @@ $$;
 -- Up to `p_limit` accounts, from `p_after` on; `next` goes on from there, and is null at the end.
 create or replace function public.ducto_sweep(
     p_dry_run boolean default false, p_after text default null, p_limit integer default 10000) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     v_due record;
@@ -80,7 +80,7 @@ $$;
 
 -- Book the end of up to `p_limit` reservations that are past their grace, an account's earliest first.
 create or replace function public.ducto_reap(p_limit integer default 1000) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     v_fault jsonb := ducto._whole_fault(pg_catalog.to_jsonb(p_limit), 'limit', 1, 100000);
@@ -127,7 +127,7 @@ $$;
 -- Forget reservations that ended long ago, and their reserve keys. The ledger and its keys stay for ever.
 create or replace function public.ducto_prune(p_ended_before_days integer default 30, p_limit integer default 1000)
 returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     v_fault jsonb := coalesce(

@@ -38,7 +38,7 @@ $$;
 
 -- For a transfer the row of the one who sent.
 create or replace function public.ducto_get_transaction(p_transaction_id text) returns jsonb
-language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+language plpgsql stable security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     v_row record;
@@ -58,7 +58,7 @@ $$;
 create or replace function public.ducto_list_transactions(
     p_user_id text default null, p_team_id text default null, p_cursor text default null, p_limit integer default 50)
 returns jsonb
-language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+language plpgsql stable security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('user_id', p_user_id, 'team_id', p_team_id, 'limit', p_limit);

@@ -9,7 +9,7 @@ language sql stable as $$
 $$;
 
 create or replace function public.ducto_get_plan(p_user_id text) returns jsonb
-language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+language plpgsql stable security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     v_fault jsonb := ducto._text_fault(pg_catalog.to_jsonb(p_user_id), 'user_id');
@@ -55,7 +55,7 @@ end
 $$;
 
 create or replace function public.ducto_set_plan(p_user_id text, p_plan_id text) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('user_id', p_user_id, 'plan_id', p_plan_id);
@@ -68,7 +68,7 @@ end
 $$;
 
 create or replace function public.ducto_list_plans(p_include_dropped boolean default false) returns jsonb
-language sql stable security definer set search_path = '' set enable_seqscan = off
+language sql stable security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
     select pg_catalog.jsonb_build_object('rows', coalesce(pg_catalog.jsonb_agg(p.definition order by p.id), '[]'))
     from ducto.plans as p where p_include_dropped or ducto._active_plans() ? p.id

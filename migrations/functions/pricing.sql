@@ -21,7 +21,7 @@ $$;
 create or replace function public.ducto_publish_pricing(
     p_config jsonb, p_label text default null, p_expected_version text default null,
     p_idempotency_key text default null) returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set jit = off as $$
 declare
     v_fault jsonb := coalesce(
         ducto._optional_text_fault(pg_catalog.to_jsonb(p_label), 'label'),
@@ -58,7 +58,7 @@ end
 $$;
 
 create or replace function public.ducto_activate_pricing(p_version text) returns jsonb
-language plpgsql volatile security definer set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' set jit = off as $$
 declare
     v_found ducto.pricing_configs;
 begin
@@ -81,7 +81,7 @@ $$;
 
 -- The active version, or the one that is named; {"value": null} where there is none.
 create or replace function public.ducto_get_pricing(p_version text default null) returns jsonb
-language sql stable security definer set search_path = '' as $$
+language sql stable security definer set search_path = '' set jit = off as $$
     select pg_catalog.jsonb_build_object('value', (
         select ducto._version(c) || pg_catalog.jsonb_build_object('config', c.config) from ducto.pricing_configs as c
         where case when p_version is null
@@ -90,7 +90,7 @@ language sql stable security definer set search_path = '' as $$
 $$;
 
 create or replace function public.ducto_pricing_history() returns jsonb
-language sql stable security definer set search_path = '' as $$
+language sql stable security definer set search_path = '' set jit = off as $$
     select pg_catalog.jsonb_build_object('rows',
         coalesce(pg_catalog.jsonb_agg(ducto._version(c) order by c.number desc), '[]'))
     from ducto.pricing_configs as c

@@ -130,7 +130,7 @@ $$;
 create or replace function public.ducto_refund(
     p_transaction_id text, p_amount bigint default null, p_reason text default null, p_metadata jsonb default null,
     p_idempotency_key text default null) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('transaction_id', p_transaction_id, 'amount', p_amount, 'reason', p_reason,

@@ -60,7 +60,7 @@ $$;
 -- Items have `user_id` and `reservation_id`. With `p_wait` false an item whose account is locked elsewhere answers
 -- {"deferred": true}: send it again by itself.
 create or replace function public.ducto_release(p_items jsonb, p_wait boolean default true) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     v_kinds text[];

@@ -41,7 +41,7 @@ $$;
 
 create or replace function public.ducto_renew(
     p_user_id text, p_reservation_id text, p_ttl_seconds integer default 600) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('user_id', p_user_id, 'reservation_id', p_reservation_id,

@@ -35,7 +35,7 @@ language sql stable as $$
 $$;
 
 create or replace function public.ducto_get_reservation(p_user_id text, p_reservation_id text) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('user_id', p_user_id, 'reservation_id', p_reservation_id);

@@ -3,7 +3,7 @@
 -- With a key the team's id is made from it, so that the same call finds the same team wherever it is kept.
 create or replace function public.ducto_create_team(
     p_name text, p_initial_balance bigint default 0, p_idempotency_key text default null) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('name', p_name, 'initial_balance', p_initial_balance,
@@ -57,7 +57,7 @@ language sql stable as $$
 $$;
 
 create or replace function public.ducto_team_balance(p_team_id text) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 begin
     return coalesce(ducto._text_fault(pg_catalog.to_jsonb(p_team_id), 'team_id'),
@@ -91,7 +91,7 @@ $$;
 create or replace function public.ducto_add_member(
     p_team_id text, p_user_id text, p_role text default 'member', p_spend_cap bigint default null,
     p_spend_cap_window text default 'lifetime') returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('team_id', p_team_id, 'user_id', p_user_id, 'role', p_role,
@@ -120,7 +120,7 @@ $$;
 
 create or replace function public.ducto_set_member_cap(
     p_team_id text, p_user_id text, p_spend_cap bigint, p_spend_cap_window text default 'lifetime') returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('team_id', p_team_id, 'user_id', p_user_id, 'spend_cap', p_spend_cap,
@@ -151,7 +151,7 @@ end
 $$;
 
 create or replace function public.ducto_remove_member(p_team_id text, p_user_id text) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('team_id', p_team_id, 'user_id', p_user_id);
@@ -178,7 +178,7 @@ language sql stable as $$
 $$;
 
 create or replace function public.ducto_list_members(p_team_id text) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 begin
     return coalesce(ducto._text_fault(pg_catalog.to_jsonb(p_team_id), 'team_id'),
@@ -203,7 +203,7 @@ end
 $$;
 
 create or replace function public.ducto_delete_team(p_team_id text) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 begin
     return coalesce(ducto._text_fault(pg_catalog.to_jsonb(p_team_id), 'team_id'),

@@ -102,7 +102,7 @@ $$;
 create or replace function public.ducto_transfer(
     p_from_user_id text, p_to_user_id text, p_amount bigint, p_metadata jsonb default null,
     p_min_balance bigint default 0, p_idempotency_key text default null) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     p jsonb := pg_catalog.jsonb_build_object('from_user_id', p_from_user_id, 'to_user_id', p_to_user_id,
