@@ -128,16 +128,3 @@ async def test_through_postgrest_only_the_service_key_gets_anything(
     async with httpx.AsyncClient(base_url=postgrest.url) as client:
         service = {"Authorization": f"Bearer {postgrest.key()}"}
         assert (await client.post("/rpc/ducto_ping", json={}, headers=service)).status_code == 200
-
-
-async def test_the_ledger_cannot_be_changed_even_by_its_owner(database: Database) -> None:
-    connection = await asyncpg.connect(database.url)
-    try:
-        await connection.fetchval("SELECT public.ducto_add('user', 'ann', 5)")
-        assert await connection.fetchval("SELECT count(*) FROM ducto.ledger") == 1
-        for statement in ("UPDATE ducto.ledger SET amount = 6", "DELETE FROM ducto.ledger", "TRUNCATE ducto.ledger"):
-            with pytest.raises(asyncpg.PostgresError, match="append-only"):
-                await connection.execute(statement)
-        assert await connection.fetchval("SELECT count(*) FROM ducto.ledger") == 1
-    finally:
-        await connection.close()

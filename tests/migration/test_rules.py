@@ -9,7 +9,7 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 
 from ducto.errors import ConfigError, StoreError
-from ducto.migrate import migrate, migration_sql, pending, run_migrations
+from ducto.migrate import migrate, pending, run_migrations
 from ducto.migration_files import MigrationFile
 from ducto.testing.servers import Database, new_database, postgres_server
 from tests.migration.support import PERMISSIONS, TABLE, function, schema_of, table
@@ -29,15 +29,6 @@ async def answer(database: Database, name: str) -> str:
         return str(await connection.fetchval(f"SELECT public.ducto_{name}()"))
     finally:
         await connection.close()
-
-
-async def test_the_second_run_changes_nothing(database: Database) -> None:
-    first = await migrate(database.url, files=FILES)
-    schema = await schema_of(database.url)
-    assert (first.success, first.applied) == (True, ("0001_table.sql", "functions/one.sql", "permissions.sql"))
-    second = await migrate(database.url, files=FILES)
-    assert (second.success, second.applied) == (True, ())
-    assert await schema_of(database.url) == schema
 
 
 async def test_a_changed_function_is_applied_again_and_with_it_the_permissions(database: Database) -> None:
@@ -89,12 +80,6 @@ async def test_what_must_not_be_is_refused_and_rolled_back(database: Database, b
     assert await schema_of(database.url) == before
 
 
-async def test_eight_at_once_are_as_one(database: Database) -> None:
-    results = await asyncio.gather(*(migrate(database.url, files=FILES) for _ in range(8)))
-    assert all(result.success for result in results)
-    assert sum(bool(result.applied) for result in results) == 1
-
-
 async def test_permissions_are_applied_again_when_a_role_appears(database: Database) -> None:
     await migrate(database.url, files=FILES)
     admin = await asyncpg.connect(database.superuser_url)
@@ -130,27 +115,6 @@ async def test_a_migration_gives_way_to_running_calls(database: Database) -> Non
     finally:
         await user.close()
         await other.close()
-
-
-async def test_the_printed_script_does_the_same(database: Database) -> None:
-    connection = await asyncpg.connect(database.url)
-    try:
-        roles = [
-            row[0]
-            for row in await connection.fetch(
-                "SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role')"
-            )
-        ]
-        await connection.execute(migration_sql(FILES, roles=roles))
-    finally:
-        await connection.close()
-    by_hand = await schema_of(database.url)
-    assert (await migrate(database.url, files=FILES)).applied == ()
-    async with new_database(postgres_server(), plain_owner=True) as other:
-        await migrate(other.url, files=FILES)
-        assert await schema_of(other.url) == [
-            tuple(str(part).replace(f"{database.name}_owner", f"{other.name}_owner") for part in row) for row in by_hand
-        ]
 
 
 async def test_a_role_may_be_given_the_functions_and_keeps_getting_new_ones(database: Database) -> None:
