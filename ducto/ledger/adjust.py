@@ -6,16 +6,16 @@ from datetime import datetime
 from typing import Literal, cast
 
 from ducto import arguments
-from ducto.errors import CreditOverflowError, InsufficientCreditsError
 from ducto.ledger.add import check_incoming, receive
+from ducto.ledger.admission import check_debt, check_funds
 from ducto.ledger.due import begin, commit, time_for
 from ducto.ledger.keys import recall, remember, replayed
 from ducto.ledger.movement import Deltas, spend_free, write_row
-from ducto.ledger.state import Account, Book
+from ducto.ledger.state import Book
 from ducto.models import AdjustCreditsResult, Metadata
 from ducto.usage import MAX_AMOUNT
 
-__all__ = ["adjust", "check_debit"]
+__all__ = ["adjust"]
 
 
 def adjust(
@@ -49,9 +49,8 @@ def adjust(
         check_incoming(work, amount)
     else:
         if not force:
-            check_debit(work, amount, min_balance)
-        if work.balance - amount < -MAX_AMOUNT:
-            raise CreditOverflowError("The debt would exceed 2^53-1 credits.")
+            check_funds(work, amount, min_balance)
+        check_debt(work, amount)
 
     account = commit(book, work, now)
     deltas = Deltas()
@@ -75,15 +74,3 @@ def adjust(
     )
     remember(account, "", "adjust", idempotency_key, compared, reply)
     return reply
-
-
-def check_debit(account: Account, amount: int, min_balance: int) -> None:
-    """Money that leaves without being a spend: no caps, no plan, only the floor."""
-    if account.free - amount < min_balance:
-        raise InsufficientCreditsError(
-            f"{amount} credits are needed and {account.free} are available, of which {min_balance} must be left.",
-            required=amount,
-            available=account.free,
-            balance=account.balance,
-            min_balance=min_balance,
-        )

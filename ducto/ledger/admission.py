@@ -23,7 +23,18 @@ from ducto.ledger.windows import month_of, month_window
 from ducto.models import PlanDefinition
 from ducto.usage import MAX_AMOUNT
 
-__all__ = ["Admission", "Party", "admit", "allowance_left", "party_of", "plan_of"]
+__all__ = [
+    "Admission",
+    "Party",
+    "account_of",
+    "admit",
+    "allowance_left",
+    "check_debt",
+    "check_funds",
+    "party_of",
+    "plan_for",
+    "plan_of",
+]
 
 
 class Party(NamedTuple):
@@ -66,10 +77,17 @@ def party_of(work: Account, user_id: str) -> Party:
 
 def plan_of(book: Book, account: Account) -> PlanDefinition | None:
     """The assigned plan, else the active config's default."""
+    if not book.plans:
+        return None
     plan_id = account.plan_id
     if plan_id is None and book.active_pricing is not None:
         plan_id = book.active_pricing.config.default_plan
     return None if plan_id is None else book.plans.get(plan_id)
+
+
+def plan_for(book: Book, party: Party) -> PlanDefinition | None:
+    """Price, features, allowance and concurrency follow the plan of who acts, also where a team pays."""
+    return plan_of(book, party.account if party.member is None else book.user(party.user_id))
 
 
 def allowance_left(account: Account, plan: PlanDefinition | None, month: int) -> int:
@@ -96,11 +114,8 @@ def admit(
 
     `counts_as_open` asks for a place among the open reservations as well.
     """
-    account, user_id, _, member = party
-    if member is None:
-        plan = plan_of(book, account) if book.plans else None
-    else:  # Price, features and concurrency follow the plan of the member who acts.
-        plan = plan_of(book, book.user(user_id)) if book.plans else None
+    account, _, _, member = party
+    plan = plan_for(book, party)
     if feature is not None and (plan is None or feature not in plan.features):
         named = "no plan" if plan is None else f"the plan {plan.id!r}"
         raise FeatureNotEntitledError(
@@ -117,9 +132,16 @@ def admit(
         _check_member_cap(member, now, amount)
     allowance = min(amount, allowance_left(account, plan, month_of(now))) if plan is not None else 0
     money = amount - allowance
-    free = account.free
     # What needs no money is refused to a real debtor alone.
-    floor = min_balance if money > 0 else min(0, min_balance)
+    check_funds(account, money, min_balance if money > 0 else min(0, min_balance))
+    if account.held > MAX_AMOUNT - amount:
+        raise CreditOverflowError("The credits held would exceed 2^53-1.")
+    return Admission(allowance, money, plan.id if plan else None, findings)
+
+
+def check_funds(account: Account, money: int, floor: int) -> None:
+    """Raise `InsufficientCreditsError` unless `floor` stays available when `money` is gone."""
+    free = account.free
     if free - money < floor:
         raise InsufficientCreditsError(
             f"{money} credits are needed and {free} are available, of which {floor} must be left.",
@@ -128,9 +150,12 @@ def admit(
             balance=account.balance,
             min_balance=floor,
         )
-    if account.held > MAX_AMOUNT - amount:
-        raise CreditOverflowError("The credits held would exceed 2^53-1.")
-    return Admission(allowance, money, plan.id if plan else None, findings)
+
+
+def check_debt(account: Account, money: int) -> None:
+    """Raise `CreditOverflowError` where the debt would be more than a balance can hold."""
+    if account.balance - money < -MAX_AMOUNT:
+        raise CreditOverflowError("The debt would exceed 2^53-1 credits.")
 
 
 def _check_concurrency(

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import cast
 
 from ducto import arguments
-from ducto.ledger.admission import Admission, Party, account_of, admit, allowance_left, party_of, plan_of
+from ducto.ledger.admission import Admission, Party, account_of, admit, allowance_left, party_of, plan_for
 from ducto.ledger.due import begin, commit, time_for
 from ducto.ledger.keys import recall, remember, replayed
 from ducto.ledger.movement import Deltas, spend_free
@@ -99,7 +99,6 @@ def charge(
 
 def _unconditional(book: Book, party: Party, now: datetime, amount: int) -> Admission:
     """A forced charge asks nobody, but the allowance still pays first."""
-    account = party.account
-    plan = plan_of(book, account if party.member is None else book.user(party.user_id)) if book.plans else None
-    allowance = min(amount, allowance_left(account, plan, month_of(now)))
+    plan = plan_for(book, party)
+    allowance = min(amount, allowance_left(party.account, plan, month_of(now)))
     return Admission(allowance, amount - allowance, plan.id if plan else None, None)

@@ -184,7 +184,7 @@ def _bill(book: Book, work: Account, hold: Hold, actual: int, *, late: bool) -> 
     beyond = billable - reserved
     if beyond <= 0:
         return Bill(billable, 0, 0, suspect)
-    plan = plan_of(book, work) if book.plans else None
+    plan = plan_of(book, work)
     allowance = min(beyond, allowance_left(work, plan, month_of(hold.created_at)))
     money = beyond - allowance
     if hold.overage == "clamp":

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ducto import arguments
 from ducto.errors import CreditOverflowError
-from ducto.ledger.admission import Party
+from ducto.ledger.admission import Party, check_debt
 from ducto.ledger.cap_counters import CapFindings, book_spend, check_room
 from ducto.ledger.movement import Deltas, repay_debt, write_row
 from ducto.ledger.state import Row
@@ -44,8 +44,7 @@ def check_notes(
 def check_overflow(party: Party, admitted_at: datetime, model: str | None, money: int, charged: int) -> None:
     """Refuse a spend that a balance or a counter could not hold, before anything is written."""
     account, _, _, member = party
-    if account.balance - money < -MAX_AMOUNT:
-        raise CreditOverflowError("The debt would exceed 2^53-1 credits.")
+    check_debt(account, money)
     if member is not None and member.lifetime.spent > MAX_AMOUNT - charged:
         raise CreditOverflowError("The member's spend would exceed 2^53-1 credits.")
     check_room(account, admitted_at, model, charged)

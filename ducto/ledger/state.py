@@ -6,7 +6,6 @@ after all of its checks have passed, so that a refusal leaves no trace.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
@@ -313,6 +312,3 @@ class Book:
     def team(self, team_id: str) -> Account | None:
         account = self.accounts.get(("team", team_id))
         return None if account is None or account.deleted else account
-
-    def users(self) -> Iterator[Account]:
-        return (account for (kind, _), account in self.accounts.items() if kind == "user")

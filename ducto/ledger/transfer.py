@@ -8,7 +8,7 @@ from typing import cast
 from ducto import arguments
 from ducto.errors import ArgumentError
 from ducto.ledger.add import check_incoming, receive
-from ducto.ledger.adjust import check_debit
+from ducto.ledger.admission import check_funds
 from ducto.ledger.due import begin, commit, time_for
 from ducto.ledger.keys import recall, remember, replayed
 from ducto.ledger.movement import Deltas, spend_free, write_row
@@ -46,7 +46,7 @@ def transfer(
     if earlier is not None:
         return replayed(cast(TransferResult, earlier))
     source_work, target_work = begin(source, now), begin(target, now)
-    check_debit(source_work, amount, min_balance)
+    check_funds(source_work, amount, min_balance)
     check_incoming(target_work, amount)
 
     source, target = commit(book, source_work, now), commit(book, target_work, now)

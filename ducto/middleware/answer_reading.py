@@ -91,11 +91,10 @@ class StreamReading(AnswerReading):
 class PlainReading(AnswerReading):
     """JSON, kept up to a limit to be read whole."""
 
-    __slots__ = ("_max_bytes", "_parts", "_request", "too_large")
+    __slots__ = ("_max_bytes", "_parts", "too_large")
 
-    def __init__(self, request: ReadRequest, *, max_bytes: int) -> None:
+    def __init__(self, *, max_bytes: int) -> None:
         super().__init__()
-        self._request = request
         self._max_bytes = max_bytes
         self._parts: list[bytes] = []
         #: It outgrew the limit, and counts as unreadable.

@@ -171,7 +171,7 @@ class Exchange:
             self._reading = StreamReading(request.provider.stream_reader(request=request.call))
             self._on_body = self._pass_stream
         elif (media_type == b"application/json" or media_type.endswith(b"+json")) and readable:
-            self._reading = PlainReading(request, max_bytes=self._options.max_answer_bytes)
+            self._reading = PlainReading(max_bytes=self._options.max_answer_bytes)
             self._on_body = self._hold_plain
         else:
             self._on_body = self._pass_unread
