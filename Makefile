@@ -40,8 +40,11 @@ types: install ## Check types
 bench: install ## Measure, each figure beside its limit or peer
 	$(BIN)/python -m benchmarks
 
-wheel: install ## Build wheel and source distribution into dist/
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+# The times in the archives are those of the commit, so that everybody who builds it gets the same bytes.
+wheel: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1577836800)
+wheel: install ## Build wheel and source distribution into dist/, the wheel from the source distribution
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
 
 clean: ## Remove what the other targets made
 	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -19,6 +19,7 @@ __all__ = [
     "check_int",
     "check_key",
     "check_metadata",
+    "check_open_window",
     "check_optional_id",
     "check_usage",
     "check_window",
@@ -107,6 +108,15 @@ def check_window(start: object, end: object) -> tuple[datetime, datetime]:
     first, last = check_instant(start, name="start"), check_instant(end, name="end")
     if first > last:
         raise ArgumentError("start must not be after end.")
+    return first, last
+
+
+def check_open_window(start: object, end: object) -> tuple[datetime | None, datetime | None]:
+    """As `check_window`, where a bound may be `None`."""
+    first = None if start is None else check_instant(start, name="start")
+    last = None if end is None else check_instant(end, name="end")
+    if first is not None and last is not None:
+        check_window(first, last)
     return first, last
 
 

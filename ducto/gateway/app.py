@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ducto.errors import ConfigError, DuctoError
 from ducto.gateway.keys import GatewayKeys
+from ducto.gateway.metrics import PrometheusMetrics
 from ducto.gateway.upstream import Upstream, UpstreamProxy
 from ducto.manager import CreditManager
 from ducto.meter import MissingUsage
@@ -55,14 +56,16 @@ def build_gateway(
     first_byte_seconds: float = 600.0,
     idle_seconds: float = 300.0,
     metered: bool = True,
+    metrics: PrometheusMetrics | None = None,
 ) -> Starlette:
     """A gateway: the model routes of each upstream, metered; `/v1/models`; `/v1/credits`; `/healthz`.
 
     Callers authenticate by `keys` (see `GatewayKeys`), or by `identify`. Their keys never reach a provider, the
     providers' keys never reach them. The manager stays open: who opened it closes it. `metered=False` leaves the
     metering out and everything else as it is, to measure what it costs; such a gateway asks nobody for a key.
-    The other options are those of `MeteringMiddleware`. A provider that cannot be reached within `connect_seconds`
-    is answered for with 502 or 504. Raises `ConfigError` without an upstream, or without one of `keys` and `identify`.
+    `metrics` adds a page for Prometheus, which asks nobody for a key either; without it there is none. The other
+    options are those of `MeteringMiddleware`. A provider that cannot be reached within `connect_seconds` is answered
+    for with 502 or 504. Raises `ConfigError` without an upstream, or without one of `keys` and `identify`.
     """
     upstreams: dict[Dialect, Upstream] = {}
     if openai is not None:
@@ -103,6 +106,7 @@ def build_gateway(
             Route("/v1/models/{model:path}", models, methods=["GET"]),
             Route("/v1/credits", _Credits(manager, who).answer, methods=["GET"]),
             Route("/healthz", _Health(manager).answer, methods=["GET"]),
+            *([Route(metrics.path, metrics.answer, methods=["GET"])] if metrics is not None else []),
         ],
         middleware=[metering] if metered else [],
         lifespan=_lifespan(list(proxies.values())),

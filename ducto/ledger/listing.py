@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from datetime import datetime
+from itertools import islice
 
 from ducto import arguments
 from ducto.errors import ArgumentError
+from ducto.ledger.ids import account_of
 from ducto.ledger.refund import find_row
-from ducto.ledger.state import Account, Book, Row
+from ducto.ledger.state import Account, AccountKind, Book, Entry, Row
 from ducto.ledger.teams import find_team
 from ducto.models import EventPage, StoredEvent, Transaction, TransactionPage
 
-__all__ = ["get_transaction", "list_events", "list_transactions"]
+__all__ = ["get_transaction", "list_events", "list_ledger", "list_transactions"]
 
 
 def get_transaction(book: Book, transaction_id: str) -> Transaction:
@@ -63,6 +66,40 @@ def list_events(book: Book, after: str | None, *, limit: int) -> EventPage:
         for number, entry in enumerate(book.entries[first : first + limit], start=first + 1)
     )
     return EventPage(events=events, next_cursor=events[-1].id if events else None)
+
+
+def list_ledger(
+    book: Book, after: str | None, *, start: datetime | None, end: datetime | None, limit: int
+) -> TransactionPage:
+    """Rows of all accounts in the order of events. The cursor is the number of the last row's event."""
+    arguments.check_int(limit, minimum=1, maximum=1000, name="limit")
+    first, last = arguments.check_open_window(start, end)
+    wanted: list[Transaction] = []
+    place = 0 if after is None else _number(after)
+    cursor: str | None = None
+    for number, entry in enumerate(islice(book.entries, place, None), start=place + 1):
+        if (
+            entry.transaction_id is None
+            or (first and entry.occurred_at < first)
+            or (last and entry.occurred_at >= last)
+        ):
+            continue
+        wanted.append(_described(*_row_of(book, entry)))
+        cursor = str(number)
+        if len(wanted) == limit:
+            break
+    return TransactionPage(transactions=tuple(wanted), next_cursor=cursor)
+
+
+def _row_of(book: Book, entry: Entry) -> tuple[Account, Row]:
+    """The row that an entry tells of. The receiver's row of a transfer has the sender's id: it is looked for."""
+    transaction_id = str(entry.transaction_id)
+    key: tuple[AccountKind, str] = ("user", entry.user_id) if entry.team_id is None else ("team", entry.team_id)
+    account = book.accounts[key]
+    minted = account_of(transaction_id)
+    if minted is not None and minted[:2] == key:
+        return account, account.rows[minted[2] - 1]
+    return account, next(row for row in account.rows if row.transaction_id == transaction_id)
 
 
 def _number(cursor: object) -> int:

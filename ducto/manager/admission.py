@@ -56,6 +56,11 @@ class Admissions(ManagerCore):
 
         Raises the typed refusals, `PricingError`, `ConfigError` if no pricing is published, and `StoreError`.
         """
+        return await self.observers.watched(
+            lambda observer: observer.admission_begins(terms), lambda: self._admit_supervised(terms)
+        )
+
+    async def _admit_supervised(self, terms: CallTerms) -> Admission:
         here = self._here_to_admit()
         task = here.supervisor.spawn(lambda: self._admit(here, terms))
         try:

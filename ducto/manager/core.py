@@ -18,6 +18,7 @@ from ducto.manager.announcing import Announcer
 from ducto.manager.heartbeat import Heartbeat
 from ducto.manager.live_pricing import LivePricing, RecentlyUsed
 from ducto.manager.maintenance import Maintenance, MaintenanceReport
+from ducto.manager.observing import Observers
 from ducto.manager.portal import Portal
 from ducto.manager.refusals import accepted
 from ducto.manager.settling import Settler
@@ -78,12 +79,13 @@ class OnLoop:
         *,
         store: CreditStore,
         announcer: Announcer,
+        observers: Observers,
         settings: ManagerSettings,
         renew: Callable[[str, str, int], Awaitable[object]],
     ) -> None:
         self.loop = loop
         self.supervisor = Supervisor(loop)
-        self.settler = Settler(store, announcer)
+        self.settler = Settler(store, announcer, observers)
         self.heartbeat = Heartbeat(loop, renew)
         self.pricing = LivePricing(
             store,
@@ -104,6 +106,7 @@ class ManagerCore:
         self.store = store
         self.settings = settings
         self.events = EventEmitter()
+        self.observers = Observers()
         self.portal = Portal(self)
         self._announcer = Announcer(self.events, low_balance_thresholds=settings.low_balance_thresholds)
         self._maintenance = Maintenance(store, self._announcer)
@@ -201,6 +204,7 @@ class ManagerCore:
             loop,
             store=self.store,
             announcer=self._announcer,
+            observers=self.observers,
             settings=self.settings,
             renew=self._renew_hold,
         )

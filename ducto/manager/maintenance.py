@@ -23,6 +23,8 @@ logger = logging.getLogger("ducto.maintenance")
 PORTION = 1000
 #: A portion that is still full after so many is left for the next round.
 MAX_PORTIONS = 100
+#: Rolling up locks nothing that a call needs, so that its portions may be larger.
+ROLL_UP_PORTION = 10_000
 KEEP_ENDED_DAYS = 30
 
 T = TypeVar("T")
@@ -33,16 +35,20 @@ _guards_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceReport:
-    """`skipped`: another manager of the same store was at it in this process, so nothing was done."""
+    """`skipped`: another manager of the same store was at it in this process, so nothing was done.
+
+    `rows_rolled_up` counts the ledger rows that were added to the sums behind the spend reports.
+    """
 
     reservations_expired: int = 0
     credits_expired: int = 0
     reservations_pruned: int = 0
+    rows_rolled_up: int = 0
     skipped: bool = False
 
 
 class Maintenance:
-    """Reaps, sweeps and prunes one store, by one holder at a time in a process.
+    """Reaps, sweeps, prunes and rolls up one store, by one holder at a time in a process.
 
     Between processes no agreement is needed: the store's verbs do each thing once whoever asks.
     """
@@ -76,6 +82,7 @@ class Maintenance:
                 reservations_expired=await self._tolerant("reap_expired_reservations", self._reap),
                 credits_expired=await self._tolerant("sweep_expired_credits", self._sweep),
                 reservations_pruned=await self._tolerant("prune_reservations", self._prune),
+                rows_rolled_up=await self._tolerant("roll_up_spend", self._roll_up),
             )
         finally:
             self._guard.release()
@@ -106,10 +113,20 @@ class Maintenance:
         return swept.amount
 
     async def _prune(self) -> int:
-        total = 0
-        for _ in range(MAX_PORTIONS):
-            pruned = await self._store.prune_reservations(ended_before_days=KEEP_ENDED_DAYS, limit=PORTION)
-            total += pruned
-            if pruned < PORTION:
-                break
-        return total
+        return await _in_portions(
+            lambda: self._store.prune_reservations(ended_before_days=KEEP_ENDED_DAYS, limit=PORTION), portion=PORTION
+        )
+
+    async def _roll_up(self) -> int:
+        return await _in_portions(lambda: self._store.roll_up_spend(limit=ROLL_UP_PORTION), portion=ROLL_UP_PORTION)
+
+
+async def _in_portions(work: Callable[[], Awaitable[int]], *, portion: int) -> int:
+    """Work until a portion is not full; how much was done in all."""
+    total = 0
+    for _ in range(MAX_PORTIONS):
+        done = await work()
+        total += done
+        if done < portion:
+            break
+    return total

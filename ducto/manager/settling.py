@@ -10,6 +10,7 @@ from typing import Any
 
 from ducto.errors import AlreadySettledError, CreditError, StoreError
 from ducto.manager.announcing import Announcer
+from ducto.manager.observing import Observers
 from ducto.manager.refusals import accepted
 from ducto.models import CreditMetadata, DeductionResult, Metadata, ReleaseResult
 from ducto.retrying import PATIENT, RetryPolicy, retried
@@ -59,9 +60,12 @@ class Charge:
 class Settler:
     """Charges and releases. To be run in a supervised task: what is begun here must not end with its caller."""
 
-    def __init__(self, store: CreditStore, announcer: Announcer, *, policy: RetryPolicy = PATIENT) -> None:
+    def __init__(
+        self, store: CreditStore, announcer: Announcer, observers: Observers, *, policy: RetryPolicy = PATIENT
+    ) -> None:
         self._store = store
         self._announcer = announcer
+        self._observers = observers
         self._policy = policy
 
     async def settle(self, settlement: Settlement) -> DeductionResult:
@@ -94,17 +98,25 @@ class Settler:
 
     async def release(self, user_id: str, reservation_id: str, *, team_id: str | None = None) -> ReleaseResult:
         """Free a hold. What finally fails ends by itself when the hold expires."""
-        result = await retried(lambda: self._store.release_reservation(user_id, reservation_id), policy=self._policy)
-        accepted(result, "release")
+        result = await self._observers.watched(
+            lambda observer: observer.release_begins(reservation_id),
+            lambda: self._freed(user_id, reservation_id),
+        )
         if result.released:
             self._announcer.happened("credits.released", result, user_id=user_id, team_id=team_id)
         return result
+
+    async def _freed(self, user_id: str, reservation_id: str) -> ReleaseResult:
+        result = await retried(lambda: self._store.release_reservation(user_id, reservation_id), policy=self._policy)
+        return accepted(result, "release")
 
     async def _booked(
         self, what: Settlement | Charge, call: Callable[[], Awaitable[DeductionResult]]
     ) -> DeductionResult:
         try:
-            return await retried(call, policy=self._policy)
+            return await self._observers.watched(
+                lambda observer: observer.charge_begins(what), lambda: retried(call, policy=self._policy)
+            )
         except AlreadySettledError:
             raise
         except CreditError as error:

@@ -246,6 +246,21 @@ class BalanceStore(ABC):
         """Ledger rows, newest first: the user's own, the team's, or with both the member's rows in the team."""
         _unsupported(self, "list_transactions")
 
+    async def list_ledger(
+        self,
+        after: str | None = None,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        limit: int = 100,
+    ) -> TransactionPage:
+        """Rows of the whole book after the cursor `after`, in the order of `list_events`, each row once.
+
+        Only rows created in `[start, end)`; a bound that is `None` is open. As with events, a page that has rows has
+        a `next_cursor`: who has come to an empty page goes on from the last one later.
+        """
+        _unsupported(self, "list_ledger")
+
 
 class ReservationStore(ABC):
     """Holds for running calls."""
@@ -445,6 +460,14 @@ class AnalyticsStore(ABC):
     @abstractmethod
     async def aggregate_stats(self, start: datetime, end: datetime) -> AggregateStatsRow:
         """The window in one row."""
+
+    async def roll_up_spend(self, *, limit: int = 10_000) -> int:
+        """Add about `limit` (1..1,000,000) ledger rows to the sums that make reports quick; returns how many rows.
+
+        Fewer than `limit` means that nothing is left, or that somebody else is at it. Reports are exact without it.
+        A store that keeps no sums has nothing to do and returns 0.
+        """
+        _unsupported(self, "roll_up_spend")
 
 
 class TeamStore(ABC):

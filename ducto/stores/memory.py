@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
 from ducto import ledger
+from ducto.arguments import check_int
 from ducto.errors import ConfigError, CreditError
 from ducto.ledger import analytics, balances, caps, listing, plans, publish, reservations, teams
 from ducto.models import (
@@ -274,6 +275,16 @@ class MemoryStore(CreditStore):
             lambda book, _: listing.list_transactions(book, user_id, team_id=team_id, cursor=cursor, limit=limit)
         )
 
+    async def list_ledger(
+        self,
+        after: str | None = None,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        limit: int = 100,
+    ) -> TransactionPage:
+        return self._call(lambda book, _: listing.list_ledger(book, after, start=start, end=end, limit=limit))
+
     # Reservations
 
     async def reserve_credits(
@@ -448,6 +459,10 @@ class MemoryStore(CreditStore):
 
     async def aggregate_stats(self, start: datetime, end: datetime) -> AggregateStatsRow:
         return self._call(lambda book, _: analytics.aggregate_stats(book, start, end))
+
+    async def roll_up_spend(self, *, limit: int = 10_000) -> int:
+        check_int(limit, minimum=1, maximum=1_000_000, name="limit")
+        return 0
 
     # Teams
 

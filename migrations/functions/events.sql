@@ -49,25 +49,41 @@ language sql stable as $$
      order by e.xid, e.account_kind, e.account_id, e.event limit p_limit)
 $$;
 
+-- The place in the order that a cursor names: the beginning for null, nulls for what is no cursor.
+create or replace function ducto._event_place(p_after text, out xid xid8, out kind text, out id text, out event bigint)
+language plpgsql stable as $$
+declare
+    v_part text[] := pg_catalog.regexp_match(p_after, '^([0-9]{1,19})\.([ut][A-Za-z0-9_-]+)\.([1-9][0-9]{0,15})$');
+begin
+    if p_after is null then
+        xid := '0';
+        kind := '';
+        id := '';
+        event := 0;
+        return;
+    end if;
+    select m.kind, m.id into kind, id from ducto._minted('txn_' || v_part[2] || '.1', 'txn_') as m;
+    if kind is not null then
+        xid := v_part[1]::xid8;
+        event := v_part[3]::bigint;
+    end if;
+end
+$$;
+
 create or replace function public.ducto_list_events(p_after text default null, p_limit integer default 100)
 returns jsonb
 language plpgsql stable security definer set search_path = '' set jit = off set enable_seqscan = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     v_fault jsonb := ducto._whole_fault(pg_catalog.to_jsonb(p_limit), 'limit', 1, 1000);
-    v_part text[] := pg_catalog.regexp_match(p_after, '^([0-9]{1,19})\.([ut][A-Za-z0-9_-]+)\.([1-9][0-9]{0,15})$');
-    v_after record;
+    v_after record := ducto._event_place(p_after);
     v_events jsonb;
 begin
     if v_fault is not null then
         return v_fault;
     end if;
-    select '' as kind, '' as id into v_after;
-    if p_after is not null then
-        v_after := ducto._minted('txn_' || v_part[2] || '.1', 'txn_');
-        if v_after.kind is null then
-            return ducto._refusal('invalid_argument', 'A cursor is what the page before gave as next_cursor.');
-        end if;
+    if v_after.xid is null then
+        return ducto._refusal('invalid_argument', 'A cursor is what the page before gave as next_cursor.');
     end if;
     select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
         'id', e.xid || '.' || ducto._tag(e.kind, e.id) || '.' || e.event,
@@ -80,8 +96,7 @@ begin
         'occurred_at', e.occurred_at) order by e.xid, e.kind, e.id, e.event)
     into v_events
     from (
-        select x.* from ducto._events_after(coalesce(v_part[1], '0')::xid8, v_after.kind, v_after.id,
-            coalesce(v_part[3], '0')::bigint, p_limit) as x
+        select x.* from ducto._events_after(v_after.xid, v_after.kind, v_after.id, v_after.event, p_limit) as x
         order by x.xid, x.kind collate "C", x.id collate "C", x.event limit p_limit
     ) as e;
     return pg_catalog.jsonb_build_object('events', coalesce(v_events, '[]'), 'next_cursor', v_events -> -1 -> 'id');

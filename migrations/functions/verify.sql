@@ -484,7 +484,7 @@ language sql stable as $$
 $$;
 
 -- The faults of the whole book: what was issued, less what was spent and expired, plus what was refunded, is what all
--- balances hold; transfers sum to 0; and the catalogue. One snapshot of sums.
+-- balances hold; transfers sum to 0; the sums for reports; and the catalogue. One snapshot of sums.
 create or replace function public.ducto_verify_totals() returns jsonb
 language sql stable security definer set search_path = '' set jit = off as $$
     select pg_catalog.jsonb_build_object('faults', coalesce(pg_catalog.jsonb_agg(
@@ -500,6 +500,8 @@ language sql stable security definer set search_path = '' set jit = off as $$
                 ducto._transaction_id(ducto._tag(l.account_kind, l.account_id), l.sequence)) as id
             from ducto.ledger as l where l.type in ('transfer_in', 'transfer_out')
         ) as t group by t.id having sum(t.amount) <> 0
+        union all
+        select r.invariant, r.expected, r.found, null from ducto._verify_roll_up() as r
         union all
         select c.invariant, c.expected, c.found, null from ducto._verify_catalogue() as c
     ) as f

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,23 +14,31 @@ from pathlib import Path
 
 import httpx
 
+ROOT = Path(__file__).resolve().parents[2]
 
-def ducto(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+
+def ducto(*arguments: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "ducto", *arguments],
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "COLUMNS": "200", **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment},
         check=False,
     )
 
 
 def test_demo_keeps_its_books_over_a_restart(tmp_path: Path) -> None:
-    for _ in range(2):
-        demo = ducto("demo", DUCTO_HOME=str(tmp_path))
-        assert demo.returncode == 0, demo.stdout + demo.stderr
-        assert "The books agree" in demo.stdout
+    demo = ducto("demo", DUCTO_HOME=str(tmp_path))
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "The books agree" in demo.stdout
+    again = ducto("demo", "--json", DUCTO_HOME=str(tmp_path))
+    assert again.returncode == 0, again.stderr
+    told = json.loads(again.stdout)
+    assert told["ok"] is True
+    assert len(told["steps"]) >= 8
+    assert all(step["as_expected"] for step in told["steps"])
     assert (tmp_path / "postgres").is_dir()
 
 
@@ -89,6 +98,38 @@ def test_unknown_command_is_a_usage_error() -> None:
     wrong = ducto("demon")
     assert wrong.returncode == 2
     assert "No such command" in wrong.stderr
+
+
+def test_help_names_every_group_and_completion() -> None:
+    told = ducto("--help")
+    assert told.returncode == 0
+    for name in ("pricing", "credits", "explain", "simulate", "verify", "--install-completion"):
+        assert name in told.stdout
+
+
+def test_completion_script_is_that_of_the_shell() -> None:
+    script = ducto(_DUCTO_COMPLETE="source_bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert script.returncode == 0, script.stderr
+    assert "complete" in script.stdout
+    assert "_DUCTO_COMPLETE=complete_bash" in script.stdout
+    words = ducto(_DUCTO_COMPLETE="complete_bash", COMP_WORDS="ducto credits ch", COMP_CWORD="2")
+    assert words.stdout.split() == ["charge"]
+
+
+def test_books_in_a_folder_stay_from_one_command_to_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"# where the books are\nexport DUCTO_STORE='embedded:{tmp_path}/books'\n")
+    assert ducto("setup", folder=tmp_path).returncode == 0
+    assert ducto("credits", "add", "alice", "500", folder=tmp_path).returncode == 0
+    standing = ducto("credits", "balance", "alice", "--json", folder=tmp_path)
+    assert json.loads(standing.stdout)["balance"] == 500
+    assert standing.stderr == ""
+
+
+def test_without_the_extra_a_sentence_says_which(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError(\"No module named 'typer'\", name='typer')")
+    bare = ducto("--help", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    assert bare.returncode == 2
+    assert bare.stderr == "ducto: The command line needs the extra 'cli': pip install 'ducto[cli]'\n"
 
 
 def test_store_of_no_known_kind_is_refused_without_repeating_it() -> None:

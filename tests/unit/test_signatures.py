@@ -121,6 +121,8 @@ ADDED_METHODS = [
     "ping",
     "aclose",
     "prune_reservations",
+    "list_ledger",
+    "roll_up_spend",
 ]
 
 #: Abstract are the published methods for setup, balances, active pricing, plans, cap check, refund, sweep, analytics

@@ -15,6 +15,7 @@ from ducto.models import (
     SpendByModelRow,
     SpendByUserRow,
     TopUserRow,
+    TransactionPage,
     VerifyResult,
 )
 
@@ -50,6 +51,17 @@ class ReportVerbs(ManagerCore):
         """What the store recorded after the cursor `after`, oldest first, with ids that never change."""
         return await self._read(lambda: self.store.list_events(after, limit=limit))
 
+    async def list_ledger(
+        self,
+        after: str | None = None,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        limit: int = 100,
+    ) -> TransactionPage:
+        """Rows of the whole book after the cursor `after`, in the order of `list_events`."""
+        return await self._read(lambda: self.store.list_ledger(after, start=start, end=end, limit=limit))
+
     async def ping(self) -> None:
         """Return when the store answers. Raises `StoreError` at once where it does not."""
         self._here()
@@ -70,3 +82,7 @@ class ReportVerbs(ManagerCore):
     async def prune_reservations(self, *, ended_before_days: int = 30, limit: int = 1000) -> int:
         """Forget up to `limit` reservations that ended at least 30 days ago; returns how many."""
         return await self._read(lambda: self.store.prune_reservations(ended_before_days=ended_before_days, limit=limit))
+
+    async def roll_up_spend(self, *, limit: int = 10_000) -> int:
+        """Add about `limit` ledger rows to the sums that make reports quick; returns how many. Maintenance does it."""
+        return await self._read(lambda: self.store.roll_up_spend(limit=limit))

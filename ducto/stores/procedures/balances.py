@@ -230,10 +230,28 @@ class BalanceProcedures(ProcedureCaller):
             "ducto_list_transactions",
             {"p_user_id": user_id, "p_team_id": team_id, "p_cursor": cursor, "p_limit": limit},
         )
-        shown = tuple(without_minted_key(each) for each in page.transactions)
-        return page.model_copy(update={"transactions": shown})
+        return _shown(page)
+
+    async def list_ledger(
+        self,
+        after: str | None = None,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        limit: int = 100,
+    ) -> TransactionPage:
+        arguments.check_int(limit, minimum=1, maximum=1000, name="limit")
+        first, last = arguments.check_open_window(start, end)
+        check_cursor(after)
+        asked = {"p_after": after, "p_start": first, "p_end": last, "p_limit": limit}
+        return _shown(await self._read(TransactionPage, "ducto_list_ledger", asked, long=True))
 
     async def list_events(self, after: str | None = None, *, limit: int = 100) -> EventPage:
         arguments.check_int(limit, minimum=1, maximum=1000, name="limit")
         check_cursor(after)
         return await self._read(EventPage, "ducto_list_events", {"p_after": after, "p_limit": limit})
+
+
+def _shown(page: TransactionPage) -> TransactionPage:
+    """The page as the callers wrote its rows."""
+    return page.model_copy(update={"transactions": tuple(without_minted_key(each) for each in page.transactions)})

@@ -89,3 +89,8 @@ class ReportProcedures(ProcedureCaller):
 
     async def aggregate_stats(self, start: datetime, end: datetime) -> AggregateStatsRow:
         return await self._read(AggregateStatsRow, "ducto_aggregate_stats", _window(start, end), long=True)
+
+    async def roll_up_spend(self, *, limit: int = 10_000) -> int:
+        arguments.check_int(limit, minimum=1, maximum=1_000_000, name="limit")
+        rolled_up: int = await self._value("ducto_roll_up", {"p_limit": limit}, long=True)
+        return rolled_up
