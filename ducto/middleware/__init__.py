@@ -7,6 +7,7 @@ from ducto.middleware.asgi import MeteringMiddleware
 from ducto.middleware.clamp import ClampToAfford
 from ducto.middleware.identity import Identify, Identity, trusted_header
 from ducto.middleware.providers import DEFAULT_ROUTES, Provider, Tokenizer
+from ducto.middleware.redis_answers import RedisAnswers
 from ducto.middleware.routes import FREE_PATHS, Unmetered
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "KeptAnswer",
     "MeteringMiddleware",
     "Provider",
+    "RedisAnswers",
     "Tokenizer",
     "Unmetered",
     "trusted_header",

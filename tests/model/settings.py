@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hypothesis import HealthCheck, Phase, settings
 
-__all__ = ["COMPARED", "SEED", "SQL_STEPS", "STEPS", "StepCount", "examples", "steps"]
+__all__ = ["COMPARED", "REDIS_STEPS", "SEED", "SQL_STEPS", "STEPS", "StepCount", "examples", "steps"]
 
 #: `DUCTO_MODEL_SEED` replays a run, `DUCTO_MODEL_STEPS` makes it shorter or longer.
 SEED = int(os.environ.get("DUCTO_MODEL_SEED") or random.SystemRandom().randrange(2**32))
@@ -20,6 +20,8 @@ _SCALE = float(os.environ.get("DUCTO_MODEL_SQL_SCALE") or 1)
 SQL_STEPS = {
     name: round(steps * _SCALE) for name, steps in (("postgres18", 20_000), ("postgres15", 1_500), ("postgrest", 5_000))
 }
+#: The same behind Redis, half of it with each fault of Redis.
+REDIS_STEPS = {name: round(steps * _SCALE) for name, steps in (("memory", 3_000), ("postgres", 1_200))}
 
 
 @dataclass
