@@ -186,13 +186,13 @@ async def test_missing_functions_say_what_to_run(store: PostgresStore) -> None:
 
 
 async def test_a_pool_that_is_handed_in_is_shared_and_not_closed(db: TransportDatabase) -> None:
-    async with asyncpg.create_pool(db.url, min_size=0, max_size=6) as pool:
+    async with asyncpg.create_pool(db.url, min_size=0, max_size=8) as pool:
         async with PostgresStore(pool) as store:
             results = await asyncio.gather(*(store.charge_credits(f"u{n}", 1) for n in range(30)))
             assert all(each.ok for each in results)
         assert await pool.fetchval("SELECT 1") == 1
         with pytest.raises(ConfigError):
-            PostgresStore(pool, settle_pool_size=6)
+            PostgresStore(pool, settle_pool_size=8)
 
 
 async def test_published_pricing_is_heard_of_also_after_a_lost_connection(
@@ -218,7 +218,7 @@ def test_a_store_belongs_to_one_loop(request: pytest.FixtureRequest) -> None:
         async with transport_database() as db:
             store = PostgresStore(db.url)
             await store.charge_credits("ann", 1)
-            await store._pool.close()
+            await store._connections.aclose(timeout_seconds=1)
             return store
 
     store = asyncio.run(opened())
