@@ -132,7 +132,7 @@ class PostgresStore(ProcedureStore):
         A store on a pool that was handed in, or behind a pooler in transaction mode (`statement_cache=False`), has no
         session of its own to listen with: it never calls.
         """
-        if not self._owns_pool or not self._statement_cache:
+        if self._dsn is None or not self._statement_cache:
             return super().on_pricing_published(heard)
         if self._listener is None:
             self._listener = PricingListener(self._connect)

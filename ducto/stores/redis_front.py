@@ -18,7 +18,7 @@ from ducto.stores.redis_counters import CacheCounters
 from ducto.stores.redis_keys import RedisKeys, digest
 from ducto.stores.redis_link import RedisLink
 from ducto.stores.redis_pricing import RedisPricing
-from ducto.stores.redis_refusals import Asked, Refusals, is_well_formed
+from ducto.stores.redis_refusals import Asked, Refusals, Watched, is_well_formed
 from ducto.stores.redis_replies import KeyedCall, Replies
 from ducto.stores.redis_values import AVAILABLE, NO_CAPS, NoCaps
 from ducto.usage import UsageMetrics
@@ -159,11 +159,21 @@ class RedisFront(ForwardingStore):
         if asked is None or self._refusals is None:
             return await call()
         refusal, watched = await self._refusals.look(asked)
-        if refusal is not None:
-            details = RefusalDetails.model_validate(refusal.details)
-            return result(error=refusal.code, message=refusal.message, details=details)
+        if refusal is None:
+            async with self._refusals.asking(asked) as asked_just_now:
+                if asked_just_now:
+                    refusal, watched = await self._refusals.look(asked)
+                if refusal is None:
+                    return await self._ask(asked, watched, call)
+        details = RefusalDetails.model_validate(refusal.details)
+        return result(error=refusal.code, message=refusal.message, details=details)
+
+    async def _ask(self, asked: Asked, watched: Watched | None, call: Callable[[], Awaitable[Result]]) -> Result:
+        assert self._refusals is not None
         answer = await call()
-        if watched is not None and answer.error == "insufficient_credits":
+        refused = answer.error == "insufficient_credits"
+        self._refusals.note(asked, refused=refused)
+        if refused and watched is not None:
             await self._refusals.keep(
                 watched,
                 answer.details,

@@ -6,9 +6,11 @@ a second has passed. Only calls that nobody can have accepted before are refused
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -19,6 +21,7 @@ from ducto.ledger.admission import short_of_credits
 from ducto.ledger.windows import month_window
 from ducto.models import AvailableResult, Metadata, RefusalDetails
 from ducto.models.base import Row
+from ducto.recently_used import RecentlyUsed
 from ducto.stores.redis_cache import AccountCache
 from ducto.stores.redis_counters import CacheCounters
 from ducto.stores.redis_link import RedisUnavailable
@@ -28,6 +31,8 @@ from ducto.usage import UsageMetrics
 __all__ = ["Asked", "Refusals", "Watched", "is_well_formed"]
 
 _LONGEST_MS = 1_000
+#: Calls of which it is known that they were refused a moment ago.
+_REFUSED_KEPT = 10_000
 
 
 class Asked(NamedTuple):
@@ -75,6 +80,37 @@ class Refusals:
     def __init__(self, cache: AccountCache, *, counters: CacheCounters) -> None:
         self._cache = cache
         self._counters = counters
+        self._refused: RecentlyUsed[tuple[str, str], bool] = RecentlyUsed(_REFUSED_KEPT)
+        self._asking: dict[tuple[str, str], asyncio.Event] = {}
+
+    @asynccontextmanager
+    async def asking(self, asked: Asked) -> AsyncIterator[bool]:
+        """Around asking the inner store. True where another caller has just asked the same: look again first.
+
+        Only where the last such call of this process was refused, so that in a storm of retries one of them asks when
+        the refusal has grown old, and nobody else is ever kept waiting.
+        """
+        call = (asked.account, asked.field)
+        before = self._asking.get(call)
+        if before is not None:
+            await before.wait()
+            yield True
+        elif self._refused.get(call) is None:
+            yield False
+        else:
+            done = self._asking[call] = asyncio.Event()
+            try:
+                yield False
+            finally:
+                del self._asking[call]
+                done.set()
+
+    def note(self, asked: Asked, *, refused: bool) -> None:
+        """What the inner store has just answered."""
+        if refused:
+            self._refused.put((asked.account, asked.field), True)
+        else:
+            self._refused.drop((asked.account, asked.field))
 
     async def look(self, asked: Asked) -> tuple[CreditError | None, Watched | None]:
         """The refusal that the inner store would give, or what is needed to keep the one that it may give."""

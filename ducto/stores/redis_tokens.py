@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 
 __all__ = ["Tokens"]
@@ -16,4 +17,5 @@ class Tokens:
 
     def new(self) -> str:
         self._last += 1
-        return f"{self._start}.{self._last}"
+        # A process that was forked off would count on from the same start.
+        return f"{self._start}.{os.getpid()}.{self._last}"

@@ -169,6 +169,26 @@ async def test_refusal_is_good_for_a_second(books: Fronts) -> None:
     assert (await reserve(books.one)).ok
 
 
+async def test_when_a_refusal_has_grown_old_one_of_many_asks(books: Fronts) -> None:
+    await reserve(books.one)
+    await books.other.add_credits(CACHED_USER, 1)  # Which lifts it, and changes nothing.
+    before = books.probe.calls["reserve_credits"]
+    answers = await asyncio.gather(*(reserve(books.one) for _ in range(50)))
+    assert {each.error for each in answers} == {"insufficient_credits"}
+    assert books.probe.calls["reserve_credits"] == before + 1
+
+
+async def test_nobody_waits_for_another_once_there_are_credits(books: Fronts) -> None:
+    await reserve(books.one)
+    await books.other.add_credits(CACHED_USER, 1_000)
+    answers = await asyncio.gather(*(reserve(books.one) for _ in range(20)))
+    assert sum(each.ok for each in answers) == 10
+    before = books.probe.calls["reserve_credits"]
+    await books.other.add_credits(CACHED_USER, 100)
+    assert sum(each.ok for each in await asyncio.gather(*(reserve(books.one) for _ in range(5)))) == 1
+    assert books.probe.calls["reserve_credits"] > before
+
+
 async def test_where_caps_come_first_nothing_is_kept(books: Fronts) -> None:
     await books.one.set_spend_cap(SpendCap(user_id=CACHED_USER, cap_type="daily", limit=150, action="deny"))
     for amount, error in ((100, "insufficient_credits"), (100, "insufficient_credits"), (200, "cap_reached")):
