@@ -7,7 +7,7 @@ import logging
 
 from ducto.errors import ConfigError
 from ducto.middleware.answers import AnswerCache, KeptAnswer
-from ducto.stores.redis_link import RedisLink, RedisUnavailable
+from ducto.stores.redis.link import RedisLink, RedisUnavailable
 
 __all__ = ["RedisAnswers"]
 

@@ -274,7 +274,7 @@ def _connect_error(error: Exception) -> StoreError | ConfigError:
     ):
         return ConfigError("This is not a usable Postgres URL; expected postgresql://user:password@host:port/database.")
     if isinstance(error, asyncpg.InterfaceError):
-        return StoreError("The pool of connections to Postgres is closed.", retryable=False)
+        return StoreError("This store is closed, or its pool is.", retryable=False)
     return StoreError(f"Postgres cannot be reached ({sqlstate or type(error).__name__}).", retryable=True)
 
 

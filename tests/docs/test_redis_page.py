@@ -13,8 +13,8 @@ from ducto.middleware import RedisAnswers
 from ducto.stores import opening
 from ducto.stores.memory import MemoryStore
 from ducto.stores.redis import RedisCacheStore
-from ducto.stores.redis_counters import CacheCounters
-from ducto.stores.redis_link import LinkCounters, RedisLink
+from ducto.stores.redis.counters import CacheCounters
+from ducto.stores.redis.link import LinkCounters, RedisLink
 from ducto.testing.servers.redis import start_redis
 from tests.docs.markdown_files import ROOT, rows_of
 

@@ -13,8 +13,8 @@ from typing import Literal
 from ducto.stores.base import CreditStore
 from ducto.stores.memory import MemoryStore
 from ducto.stores.redis import RedisCacheStore
-from ducto.stores.redis_counters import CacheCounters
-from ducto.stores.redis_link import RedisLink
+from ducto.stores.redis.counters import CacheCounters
+from ducto.stores.redis.link import RedisLink
 from ducto.testing.clock import ManualClock
 from ducto.testing.servers.redis import RedisServer, start_redis
 from tests.model.sql_stores import SqlSide, open_side

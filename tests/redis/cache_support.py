@@ -16,7 +16,7 @@ from ducto.stores.base import CreditStore
 from ducto.stores.forwarding import ForwardingStore
 from ducto.stores.memory import MemoryStore
 from ducto.stores.redis import RedisCacheStore
-from ducto.stores.redis_link import RedisLink
+from ducto.stores.redis.link import RedisLink
 from ducto.testing.clock import ManualClock
 from ducto.testing.servers.redis import redis_server
 

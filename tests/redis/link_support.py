@@ -14,7 +14,7 @@ from typing import Any
 
 import redis.asyncio
 
-from ducto.stores.redis_link import RedisLink, RedisUnavailable
+from ducto.stores.redis.link import RedisLink, RedisUnavailable
 
 #: A script of its own, so that these tests need none of the store's. It keeps the server busy, as a slow command does.
 BUSY = """

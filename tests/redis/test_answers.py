@@ -13,7 +13,7 @@ from ducto.errors import ConfigError
 from ducto.manager import CreditManager
 from ducto.middleware import KeptAnswer, MeteringMiddleware
 from ducto.middleware.redis_answers import RedisAnswers
-from ducto.stores.redis_link import RedisLink
+from ducto.stores.redis.link import RedisLink
 from ducto.testing.servers.redis import RedisServer, redis_server, start_redis
 from ducto.testing.simulator import ProviderSimulator
 from tests.middleware.support import BODIES, CHAT, Books, Caller, cost_of, open_books, user_of

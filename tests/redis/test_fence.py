@@ -12,11 +12,11 @@ import pytest
 
 from ducto.errors import ArgumentError, StoreError, TeamNotFoundError
 from ducto.models import AvailableResult
-from ducto.stores import redis_link
+from ducto.stores.redis import link as redis_link
 from ducto.testing.servers.redis import redis_server
 from tests.redis.cache_support import CACHED_USER, Fronts, fronts
 
-_SCRIPTS = Path(redis_link.__file__).with_name("redis_scripts")
+_SCRIPTS = redis_link._SCRIPTS
 
 
 async def balance_after_raced_write(books: Fronts) -> int:

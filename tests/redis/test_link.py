@@ -12,7 +12,7 @@ import redis as sync_redis
 import redis.asyncio
 
 from ducto.errors import ConfigError
-from ducto.stores.redis_link import RedisLink, RedisUnavailable
+from ducto.stores.redis.link import RedisLink, RedisUnavailable
 from ducto.testing.servers.redis import redis_server
 from tests.redis.link_support import link_to
 
@@ -192,7 +192,7 @@ def test_a_missing_extra_is_named() -> None:
     program = (
         "import sys; sys.modules['redis'] = None\n"
         "from ducto.errors import ConfigError\n"
-        "from ducto.stores.redis_link import RedisLink\n"
+        "from ducto.stores.redis.link import RedisLink\n"
         "try: RedisLink('redis://localhost')\n"
         "except ConfigError as error: print(error)\n"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis.asyncio
 
-from ducto.stores.redis_link import RedisLink, RedisUnavailable
+from ducto.stores.redis.link import RedisLink, RedisUnavailable
 from ducto.testing.servers.processes import free_port
 from ducto.testing.servers.redis import RedisServer, start_redis
 from tests.redis.link_support import BUSY, answered, link_to, proxy_to, until

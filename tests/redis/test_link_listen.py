@@ -75,7 +75,7 @@ async def test_it_waits_for_a_server_that_is_not_there_yet() -> None:
 
 
 async def test_a_silent_connection_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ducto.stores.redis_listener._SILENCE_SECONDS", 0.15)
+    monkeypatch.setattr("ducto.stores.redis.listener._SILENCE_SECONDS", 0.15)
     with start_redis() as server:
         async with link_to(server.url, connect_seconds=0.3) as link:
             heard: list[str | None] = []

@@ -13,7 +13,7 @@ import redis.asyncio
 import trustme
 
 from ducto.errors import ConfigError
-from ducto.stores.redis_link import RedisUnavailable
+from ducto.stores.redis.link import RedisUnavailable
 from ducto.testing.servers.redis import (
     RedisClusterServers,
     RedisSentinelServers,

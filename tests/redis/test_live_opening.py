@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from ducto.errors import StoreError
 from ducto.interface.redis import RedisCacheStore
 from ducto.stores.memory import MemoryStore
 from ducto.stores.opening import open_store
@@ -51,7 +52,8 @@ async def test_a_store_from_a_url_has_the_redis_of_the_environment(server: Redis
             while "{u:ann}" not in kept(server):  # On a busy machine Redis may not answer within its 50 ms.
                 assert (await store.get_balance("ann")).balance == 7
                 await asyncio.sleep(0.01)
-    assert store.inner._pool is None  # Who opened it closed it.
+    with pytest.raises(StoreError, match="closed"):  # Who opened it closed it.
+        await store.inner.get_balance("ann")
 
 
 async def test_a_store_in_memory_has_none(server: RedisServer) -> None:

@@ -13,9 +13,9 @@ import redis.asyncio
 
 from ducto.errors import StoreError
 from ducto.stores.memory import MemoryStore
-from ducto.stores.redis_counters import CacheCounters
-from ducto.stores.redis_link import RedisLink, RedisUnavailable
-from ducto.stores.redis_pricing import RedisPricing
+from ducto.stores.redis.counters import CacheCounters
+from ducto.stores.redis.link import RedisLink, RedisUnavailable
+from ducto.stores.redis.pricing import RedisPricing
 from ducto.testing.servers.redis import RedisServer, redis_cluster, redis_server, start_redis
 
 DEAR = {"models": {"m": {"unit": "credits", "input": "10.5"}}, "plans": {"pro": {"free_allowance": 5}}}

@@ -20,7 +20,7 @@ from ducto.interface.redis import RedisCacheStore
 from ducto.manager import CreditManager
 from ducto.stores.base import CreditStore
 from ducto.stores.postgres import PostgresStore
-from ducto.stores.redis_link import RedisLink
+from ducto.stores.redis.link import RedisLink
 from ducto.stores.supabase import HttpxSupabaseStore
 from ducto.testing.servers import start_postgrest
 from ducto.testing.servers.redis import RedisServer, redis_server, start_redis

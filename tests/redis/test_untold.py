@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ducto.stores.redis_untold import UntoldWrites
+from ducto.stores.redis.untold import UntoldWrites
 
 
 class Seconds:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 from ducto.stores.postgres import PostgresStore
 from ducto.stores.redis import RedisCacheStore
-from ducto.stores.redis_link import RedisLink
+from ducto.stores.redis.link import RedisLink
 
 
 class Turns:

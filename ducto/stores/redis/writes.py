@@ -19,7 +19,7 @@ from ducto.models import (
     SpendCap,
     TransferResult,
 )
-from ducto.stores.redis_front import RedisFront
+from ducto.stores.redis.front import RedisFront
 
 __all__ = ["RedisWrites"]
 

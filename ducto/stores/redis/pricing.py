@@ -15,9 +15,9 @@ from pydantic import TypeAdapter
 
 from ducto.models import PlanDefinition, PricingConfigHistoryItem, PricingConfigResult
 from ducto.stores.base import CreditStore
-from ducto.stores.redis_counters import CacheCounters
-from ducto.stores.redis_link import RedisLink, RedisUnavailable
-from ducto.stores.redis_shared_reads import SharedField, SharedReads
+from ducto.stores.redis.counters import CacheCounters
+from ducto.stores.redis.link import RedisLink, RedisUnavailable
+from ducto.stores.redis.shared_reads import SharedField, SharedReads
 
 __all__ = ["RedisPricing"]
 

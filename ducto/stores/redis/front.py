@@ -13,14 +13,14 @@ from ducto.fresh_keys import FreshKey, is_fresh
 from ducto.models import AvailableResult, Metadata, Outcome, RefusalDetails
 from ducto.stores.base import CreditStore
 from ducto.stores.forwarding import ForwardingStore
-from ducto.stores.redis_cache import AccountCache
-from ducto.stores.redis_counters import CacheCounters
-from ducto.stores.redis_keys import RedisKeys, digest
-from ducto.stores.redis_link import RedisLink
-from ducto.stores.redis_pricing import RedisPricing
-from ducto.stores.redis_refusals import Asked, Refusals, Watched, is_well_formed
-from ducto.stores.redis_replies import KeyedCall, Replies
-from ducto.stores.redis_values import AVAILABLE, NO_CAPS, NoCaps
+from ducto.stores.redis.cache import AccountCache
+from ducto.stores.redis.counters import CacheCounters
+from ducto.stores.redis.keys import RedisKeys, digest
+from ducto.stores.redis.link import RedisLink
+from ducto.stores.redis.pricing import RedisPricing
+from ducto.stores.redis.refusals import Asked, Refusals, Watched, is_well_formed
+from ducto.stores.redis.replies import KeyedCall, Replies
+from ducto.stores.redis.values import AVAILABLE, NO_CAPS, NoCaps
 from ducto.usage import UsageMetrics
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from ducto.ledger.windows import month_window
 from ducto.models import AvailableResult, Metadata, RefusalDetails
 from ducto.models.base import Row
 from ducto.recently_used import RecentlyUsed
-from ducto.stores.redis_cache import AccountCache
-from ducto.stores.redis_counters import CacheCounters
-from ducto.stores.redis_link import RedisUnavailable
-from ducto.stores.redis_values import is_good, milliseconds
+from ducto.stores.redis.cache import AccountCache
+from ducto.stores.redis.counters import CacheCounters
+from ducto.stores.redis.link import RedisUnavailable
+from ducto.stores.redis.values import is_good, milliseconds
 from ducto.usage import UsageMetrics
 
 __all__ = ["Asked", "Refusals", "Watched", "is_well_formed"]

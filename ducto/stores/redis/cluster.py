@@ -8,9 +8,9 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ducto.stores.redis_faults import RedisUnavailable
-from ducto.stores.redis_pipelines import RedisPipelines
-from ducto.stores.redis_urls import connections_of_node
+from ducto.stores.redis.faults import RedisUnavailable
+from ducto.stores.redis.pipelines import RedisPipelines
+from ducto.stores.redis.urls import connections_of_node
 
 if TYPE_CHECKING:
     from redis.asyncio import RedisCluster

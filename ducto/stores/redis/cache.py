@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 
 from ducto.errors import StoreError
 from ducto.models.base import Row
-from ducto.stores.redis_counters import CacheCounters
-from ducto.stores.redis_keys import RedisKeys
-from ducto.stores.redis_link import RedisLink, RedisUnavailable
-from ducto.stores.redis_tokens import Tokens
-from ducto.stores.redis_untold import UntoldWrites
-from ducto.stores.redis_values import SKEW, CachedRead, Moment, milliseconds
+from ducto.stores.redis.counters import CacheCounters
+from ducto.stores.redis.keys import RedisKeys
+from ducto.stores.redis.link import RedisLink, RedisUnavailable
+from ducto.stores.redis.tokens import Tokens
+from ducto.stores.redis.untold import UntoldWrites
+from ducto.stores.redis.values import SKEW, CachedRead, Moment, milliseconds
 
 __all__ = ["HOLD_SECONDS", "AccountCache"]
 

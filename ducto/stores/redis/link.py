@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ducto.errors import ConfigError
-from ducto.stores.redis_faults import LinkCounters, RedisUnavailable, ScriptMissing
-from ducto.stores.redis_wire import packed
+from ducto.stores.redis.faults import LinkCounters, RedisUnavailable, ScriptMissing
+from ducto.stores.redis.wire import packed
 
 if TYPE_CHECKING:
     import redis.asyncio
 
-    from ducto.stores.redis_cluster import ClusterRoutes
-    from ducto.stores.redis_listener import RedisListener
-    from ducto.stores.redis_pipelines import RedisPipelines
+    from ducto.stores.redis.cluster import ClusterRoutes
+    from ducto.stores.redis.listener import RedisListener
+    from ducto.stores.redis.pipelines import RedisPipelines
 
 __all__ = ["LinkCounters", "RedisLink", "RedisUnavailable"]
 
-_SCRIPTS = Path(__file__).with_name("redis_scripts")
+_SCRIPTS = Path(__file__).parents[1] / "redis_scripts"
 
 
 class RedisLink:
@@ -54,7 +54,7 @@ class RedisLink:
     ) -> None:
         _require_driver()
         if isinstance(redis, str):
-            from ducto.stores.redis_urls import client_of_url
+            from ducto.stores.redis.urls import client_of_url
 
             self._client: Any = client_of_url(redis, connect_seconds=connect_seconds)
         else:
@@ -110,7 +110,7 @@ class RedisLink:
         `None` means that anything before may have been missed: it comes at the beginning and after each reconnect. A
         background task keeps the subscription, however long Redis is away. Returns the function that ends it.
         """
-        from ducto.stores.redis_listener import RedisListener
+        from ducto.stores.redis.listener import RedisListener
 
         self._running_loop()
         listener = self._listeners.get(channel)
@@ -159,9 +159,9 @@ class RedisLink:
         return loop
 
     def _open(self) -> None:
-        from ducto.stores.redis_cluster import ClusterRoutes
-        from ducto.stores.redis_pipelines import RedisPipelines
-        from ducto.stores.redis_urls import connections_of_client
+        from ducto.stores.redis.cluster import ClusterRoutes
+        from ducto.stores.redis.pipelines import RedisPipelines
+        from ducto.stores.redis.urls import connections_of_client
 
         def pipelines(new_connection: Callable[[], Any], lost: Callable[[], None]) -> RedisPipelines:
             return RedisPipelines(
@@ -182,7 +182,7 @@ class RedisLink:
             self._server = pipelines(connections_of_client(self._client), lambda: None)
 
     async def _new_connection(self, channel: str) -> Any:
-        from ducto.stores.redis_urls import connections_of_client
+        from ducto.stores.redis.urls import connections_of_client
 
         if self._server is None and self._routes is None:
             self._open()

@@ -17,9 +17,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from ducto.recently_used import RecentlyUsed
-from ducto.stores.redis_counters import CacheCounters
-from ducto.stores.redis_link import RedisLink, RedisUnavailable
-from ducto.stores.redis_tokens import Tokens
+from ducto.stores.redis.counters import CacheCounters
+from ducto.stores.redis.link import RedisLink, RedisUnavailable
+from ducto.stores.redis.tokens import Tokens
 
 __all__ = ["Found", "SharedField", "SharedReads"]
 

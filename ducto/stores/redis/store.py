@@ -16,10 +16,10 @@ from ducto.models import (
     PricingConfigResult,
 )
 from ducto.stores.base import CreditStore
-from ducto.stores.redis_link import RedisLink
-from ducto.stores.redis_spending import RedisSpending
-from ducto.stores.redis_values import ALLOWANCE, BALANCE, PLAN
-from ducto.stores.redis_writes import RedisWrites
+from ducto.stores.redis.link import RedisLink
+from ducto.stores.redis.spending import RedisSpending
+from ducto.stores.redis.values import ALLOWANCE, BALANCE, PLAN
+from ducto.stores.redis.writes import RedisWrites
 
 if TYPE_CHECKING:
     import redis.asyncio

@@ -11,7 +11,7 @@ from ducto.models import (
     ReserveResult,
     TeamDeductionResult,
 )
-from ducto.stores.redis_front import RedisFront
+from ducto.stores.redis.front import RedisFront
 from ducto.usage import UsageMetrics
 
 __all__ = ["RedisSpending"]

@@ -16,9 +16,9 @@ from ducto import arguments
 from ducto.errors import CreditError
 from ducto.ledger.keys import COMPARED
 from ducto.models import Outcome
-from ducto.stores.redis_counters import CacheCounters
-from ducto.stores.redis_keys import RedisKeys, digest
-from ducto.stores.redis_link import RedisLink, RedisUnavailable
+from ducto.stores.redis.counters import CacheCounters
+from ducto.stores.redis.keys import RedisKeys, digest
+from ducto.stores.redis.link import RedisLink, RedisUnavailable
 
 __all__ = ["KeyedCall", "Replies"]
 

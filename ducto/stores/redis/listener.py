@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ducto.stores.redis_wire import packed
+from ducto.stores.redis.wire import packed
 
 __all__ = ["Heard", "RedisListener"]
 

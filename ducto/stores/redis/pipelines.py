@@ -19,8 +19,8 @@ from typing import Any
 
 from redis.exceptions import MovedError, NoScriptError, ResponseError
 
-from ducto.stores.redis_faults import LinkCounters, RedisUnavailable, ScriptMissing
-from ducto.stores.redis_wire import packed
+from ducto.stores.redis.faults import LinkCounters, RedisUnavailable, ScriptMissing
+from ducto.stores.redis.wire import packed
 
 __all__ = ["RedisPipelines"]
 
