@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import socket
 import sys
@@ -15,6 +16,7 @@ from ducto.testing.servers.redis import redis_server
 from tests.conformance.sql_harness import migrated_database
 
 _WORKER = Path(__file__).with_name("turns_worker.py")
+_ROOT = _WORKER.parents[2]
 _ROUNDS_EACH = 5_020
 _LANES = 25
 
@@ -24,6 +26,7 @@ async def test_no_read_is_older_than_an_answered_write() -> None:
         ends = socket.socketpair()
         prefix = f"turns-{secrets.token_hex(6)}"
         common = [database.url, redis_server().url, prefix, str(_ROUNDS_EACH), str(_LANES)]
+        environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
         processes = [
             await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -34,6 +37,7 @@ async def test_no_read_is_older_than_an_answered_write() -> None:
                 pass_fds=(end.fileno(),),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
+                env=environment,
             )
             for first, end in zip(("begins", "follows"), ends, strict=True)
         ]
