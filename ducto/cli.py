@@ -35,7 +35,7 @@ StoreOption = Annotated[
         envvar="DUCTO_STORE",
         show_envvar=True,
         help="memory, embedded:FOLDER, postgresql://... or https://... (default: a Postgres of its own in ~/.ducto). "
-        "A URL with a password belongs into the environment variable.",
+        "A URL with a password belongs into the environment variable. DUCTO_REDIS_URL puts a Redis in front of it.",
     ),
 ]
 

@@ -8,6 +8,7 @@ from ducto.middleware.clamp import ClampToAfford
 from ducto.middleware.identity import Identify, Identity, trusted_header
 from ducto.middleware.lifespan import credit_lifespan
 from ducto.middleware.providers import DEFAULT_ROUTES, Provider, Tokenizer
+from ducto.middleware.redis_answers import RedisAnswers
 from ducto.middleware.routes import FREE_PATHS, Unmetered
 from ducto.middleware.websocket import MeteredSocket, MeterWebSocket
 
@@ -24,6 +25,7 @@ __all__ = [
     "MeteredSocket",
     "MeteringMiddleware",
     "Provider",
+    "RedisAnswers",
     "Tokenizer",
     "Unmetered",
     "credit_lifespan",

@@ -13,6 +13,7 @@ from ducto import migrate
 from ducto.errors import ConfigError, StoreError
 from ducto.models import SetupResult
 from ducto.retrying import RetryPolicy
+from ducto.stores.connections import Connections, OwnConnections, PooledConnections
 from ducto.stores.postgres_errors import error_of_sqlstate
 from ducto.stores.pricing_listener import PricingListener
 from ducto.stores.procedures import ProcedureStore
@@ -50,28 +51,32 @@ class PostgresStore(ProcedureStore):
         dsn: str | asyncpg.Pool[Any],
         *,
         pool_size: int = 8,
-        settle_pool_size: int = 4,
+        settle_pool_size: int = 5,
         connect_timeout_seconds: float = 5.0,
         acquire_timeout_seconds: float = 1.0,
         lock_timeout_seconds: float = 2.0,
         statement_timeout_seconds: float = 10.0,
         long_statement_timeout_seconds: float = 600.0,
         statement_cache: bool = True,
-        batch_lanes: int = 2,
+        batch_lanes: int = 3,
     ) -> None:
         super().__init__(batch_lanes=batch_lanes)
         _require_driver()
         self._dsn = dsn if isinstance(dsn, str) else None
-        self._pool = None if isinstance(dsn, str) else dsn
-        self._owns_pool = isinstance(dsn, str)
         self._embedded: EmbeddedServer | None = None
-        if self._pool is not None:
-            pool_size = self._pool.get_max_size() - settle_pool_size
+        self._connections: Connections
+        if isinstance(dsn, str):
+            self._connections = OwnConnections(self._connect)
+        else:
+            # There is a place for each, so that all that may take time is opening a new connection.
+            self._connections = PooledConnections(
+                dsn, acquire_timeout_seconds=acquire_timeout_seconds + connect_timeout_seconds
+            )
+            pool_size = dsn.get_max_size() - settle_pool_size
         if pool_size < 1 or settle_pool_size < 1:
             raise ConfigError("PostgresStore needs at least one connection for settles and one for all other calls.")
         self._ordinary = asyncio.Semaphore(pool_size)
         self._settling = asyncio.Semaphore(settle_pool_size)
-        self._pool_size = pool_size + settle_pool_size
         self._connect_timeout = connect_timeout_seconds
         self._acquire_timeout = acquire_timeout_seconds
         self._lock_timeout_ms = round(lock_timeout_seconds * 1000)
@@ -79,14 +84,14 @@ class PostgresStore(ProcedureStore):
         self._long_timeout = long_statement_timeout_seconds
         self._statement_cache = statement_cache
         # Only in a session of our own can the timeouts be set once; else each call brings them along.
-        self._brings_settings = self._pool is not None or not statement_cache
+        self._brings_settings = not isinstance(dsn, str) or not statement_cache
+        self._most_connections = pool_size + settle_pool_size
         self._statements: dict[tuple[str, ...], str] = {}
-        self._opening = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listener: PricingListener | None = None
 
     @classmethod
-    def embedded(cls, path: str | Path, *, pool_size: int = 8, settle_pool_size: int = 4) -> PostgresStore:
+    def embedded(cls, path: str | Path, *, pool_size: int = 8, settle_pool_size: int = 5) -> PostgresStore:
         """A store in a Postgres of its own, kept in the folder `path` and run as long as the store is open.
 
         For laptops, demos and tests; the books are still there the next time. Needs the extra `embedded`.
@@ -100,7 +105,7 @@ class PostgresStore(ProcedureStore):
 
     def __repr__(self) -> str:
         # Never the URL: it has the password.
-        return f"PostgresStore(connections={self._pool_size})"
+        return f"PostgresStore(connections={self._most_connections})"
 
     # The store itself
 
@@ -117,27 +122,21 @@ class PostgresStore(ProcedureStore):
         if self._listener is not None:
             await self._listener.aclose()
             self._listener = None
-        pool, self._pool = self._pool, self._pool if not self._owns_pool else None
-        if pool is not None and self._owns_pool:
-            try:
-                await asyncio.wait_for(pool.close(), _DRAIN_SECONDS)
-            except TimeoutError:
-                pool.terminate()
+        await self._connections.aclose(timeout_seconds=_DRAIN_SECONDS)
         if self._embedded is not None:
             await self._embedded.stop()
 
-    async def on_pricing_published(self, callback: Callable[[str | None], None]) -> Callable[[], None]:
-        """Call `callback` with the id of each pricing version that anybody publishes or activates, soon after.
+    def on_pricing_published(self, heard: Callable[[str | None], None]) -> Callable[[], None]:
+        """As every store's. Listens (`LISTEN`) on one connection more than the pool has, while anybody hears.
 
-        After a lost connection it is called with `None`: something may have been missed, so look again. A hint only:
-        who needs the truth asks `get_active_pricing`. Returns a function that ends it. Needs a session of its own, so
-        not possible through a pooler in transaction mode.
+        A store on a pool that was handed in, or behind a pooler in transaction mode (`statement_cache=False`), has no
+        session of its own to listen with: it never calls.
         """
-        if not self._statement_cache:
-            raise ConfigError("LISTEN does not work through a pooler in transaction mode; poll get_active_pricing.")
+        if self._dsn is None or not self._statement_cache:
+            return super().on_pricing_published(heard)
         if self._listener is None:
             self._listener = PricingListener(self._connect)
-        return self._listener.add(callback)
+        return self._listener.add(heard)
 
     # The transport
 
@@ -192,17 +191,13 @@ class PostgresStore(ProcedureStore):
         except TimeoutError:
             raise _exhausted() from None
         try:
-            pool = await self._open()
-            try:
-                # There is a place for it, so that all that may take time is opening a new connection.
-                connection = await pool.acquire(timeout=self._acquire_timeout + self._connect_timeout)
-            except TimeoutError:
-                raise StoreError("No connection to Postgres could be opened in time.", retryable=True) from None
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-                raise _connect_error(error) from None
+            connection = await self._taken()
+            usable = False
             try:
                 yield connection
+                usable = True
             except asyncpg.PostgresError as error:
+                usable = True
                 raise error_of_sqlstate(error.sqlstate or "?????", error.message or type(error).__name__) from None
             except (TimeoutError, OSError):
                 raise OutcomeUnknownError("Postgres did not answer in time.") from None
@@ -213,47 +208,30 @@ class PostgresStore(ProcedureStore):
                 connection.terminate()
                 raise OutcomeUnknownError("The connection to Postgres broke.") from None
             finally:
-                await _release(pool, connection)
+                await self._connections.give_back(connection, usable=usable)
         finally:
             places.release()
 
-    async def _open(self) -> asyncpg.Pool[Any]:
-        loop = asyncio.get_running_loop()
-        if self._pool is not None and (self._loop is loop or not self._owns_pool):
-            return self._pool
-        if self._loop not in (None, loop):
-            raise ConfigError("This PostgresStore belongs to another event loop; make one store for each loop.")
-        async with self._opening:
-            if self._pool is None:
-                self._loop = loop
-                self._pool = await self._new_pool()
-            return self._pool
-
-    async def _new_pool(self) -> asyncpg.Pool[Any]:
+    async def _taken(self) -> Any:
         import asyncpg
 
+        loop = asyncio.get_running_loop()
+        if self._dsn is not None and self._loop is not loop:
+            if self._loop is not None:
+                raise ConfigError("This PostgresStore belongs to another event loop; make one store for each loop.")
+            self._loop = loop
         try:
-            return await asyncpg.create_pool(
-                await self._url(),
-                min_size=0,
-                max_size=self._pool_size,
-                # The sessions are never changed, so that there is nothing to reset, which would be a round trip a call.
-                reset=_keep_session,
-                **self._connect_options(),
-            )
-        except (ValueError, OSError, asyncpg.InterfaceError):
-            raise ConfigError(
-                "This is not a usable Postgres URL; expected postgresql://user:password@host:port/database."
-            ) from None
+            return await self._connections.take()
+        except TimeoutError:
+            raise StoreError("No connection to Postgres could be opened in time.", retryable=True) from None
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+            raise _connect_error(error) from None
 
     async def _connect(self) -> asyncpg.Connection[Any]:
-        """A connection outside of the pool, for listening."""
+        """A new connection to the database that the URL names."""
         import asyncpg
 
-        url = await self._url()
-        if url is None:
-            raise ConfigError("Listening needs a URL; make the store with PostgresStore(url) instead of a pool.")
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(url, **self._connect_options())
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(await self._url(), **self._connect_options())
         return connection
 
     def _connect_options(self) -> dict[str, Any]:
@@ -278,20 +256,6 @@ def _require_driver() -> None:
         raise ConfigError("PostgresStore needs asyncpg; install it with: pip install 'ducto[postgres]'") from None
 
 
-async def _keep_session(connection: Any) -> None:
-    """Leave the session as it is."""
-
-
-async def _release(pool: asyncpg.Pool[Any], connection: Any) -> None:
-    import asyncpg
-
-    try:
-        await pool.release(connection)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
-        # The connection broke; the pool has dropped it, and what the call itself met is already being raised.
-        connection.terminate()
-
-
 def _exhausted() -> StoreError:
     return StoreError("All connections to Postgres are in use; try again, or raise pool_size.", retryable=True)
 
@@ -310,7 +274,7 @@ def _connect_error(error: Exception) -> StoreError | ConfigError:
     ):
         return ConfigError("This is not a usable Postgres URL; expected postgresql://user:password@host:port/database.")
     if isinstance(error, asyncpg.InterfaceError):
-        return StoreError("The pool of connections to Postgres is closed.", retryable=False)
+        return StoreError("This store is closed, or its pool is.", retryable=False)
     return StoreError(f"Postgres cannot be reached ({sqlstate or type(error).__name__}).", retryable=True)
 
 

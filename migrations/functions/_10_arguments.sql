@@ -127,7 +127,7 @@ language sql immutable parallel safe as $$
 $$;
 
 create or replace function ducto._choice_fault(p_value jsonb, p_name text, p_choices text[]) returns jsonb
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
     select case when pg_catalog.jsonb_typeof(p_value) = 'string' and p_value #>> '{}' = any (p_choices) then null
         else ducto._refusal('invalid_argument', p_name || ' must be one of '
             || pg_catalog.array_to_string(p_choices, ', ') || ', not ' || ducto._shown(p_value) || '.') end
@@ -140,7 +140,7 @@ language sql immutable parallel safe as $$
 $$;
 
 create or replace function ducto._metadata_fault(p_value jsonb) returns jsonb
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
     select case coalesce(pg_catalog.jsonb_typeof(p_value), 'null')
         when 'null' then null
         -- So little cannot be too long as text, which is dearer to ask.

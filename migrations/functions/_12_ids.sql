@@ -18,7 +18,7 @@ $$;
 
 -- Kind, account and number of a minted id; nulls for anything that is not spelled exactly as it was minted.
 create or replace function ducto._minted(p_id text, p_prefix text, out kind text, out id text, out number bigint)
-language plpgsql immutable as $$
+language plpgsql immutable strict as $$
 declare
     v_part text[] := pg_catalog.regexp_match(p_id, '^' || p_prefix || '([ut])([A-Za-z0-9_-]+)\.([1-9][0-9]{0,15})$');
     v_encoded text := pg_catalog.translate(v_part[2], '-_', '+/');

@@ -1,32 +1,49 @@
 -- Whether an amount may be spent: the checks that a reserve and a direct charge share, in their order: plan and
 -- feature, then concurrency, then caps, then funds, then overflow. The order is the precedence of refusals.
 
--- The decision itself, from numbers alone: the refusal, or null. The set-based path and the single-item path both ask
--- it. `p_limit` is null where no place among the open calls is asked for; `p_caps` is what `_check_caps` found.
-create or replace function ducto._admission_refusal(
+-- The decision itself, from numbers alone: the code of the refusal, or null. The set-based path and the single-item path
+-- both ask it. `p_limit` is null where no place among the open calls is asked for; `p_caps` is what `_check_caps` found.
+create or replace function ducto._admission_code(
     p_feature text, p_plan_id text, p_features text[], p_limit bigint, p_active bigint, p_caps jsonb, p_amount bigint,
-    p_money bigint, p_free bigint, p_balance bigint, p_min_balance bigint, p_held bigint) returns jsonb
-language sql stable parallel safe as $$
+    p_money bigint, p_free bigint, p_min_balance bigint, p_held bigint) returns text
+language sql immutable parallel safe as $$
     select case
-        when p_feature is not null and (p_plan_id is null or p_feature <> all (p_features)) then
-            ducto._refusal('feature_not_entitled', 'The feature ' || ducto._quoted(p_feature) || ' is not part of '
-                || case when p_plan_id is null then 'no plan' else 'the plan ' || ducto._quoted(p_plan_id) end || '.',
-                pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('feature', p_feature, 'plan_id', p_plan_id)))
-        when p_active >= p_limit then
-            ducto._refusal('concurrency_limit', p_active || ' calls are running and ' || p_limit
-                || ' may run at once; retry when one has ended.',
-                pg_catalog.jsonb_build_object('active', p_active, 'max_concurrent', p_limit))
-        when p_caps ? 'error' then p_caps
+        when p_feature is not null and (p_plan_id is null or p_feature <> all (p_features)) then 'feature_not_entitled'
+        when p_active >= p_limit then 'concurrency_limit'
+        when p_caps ? 'error' then 'cap_reached'
         -- What needs no money is refused to a real debtor alone.
         when p_free - p_money < case when p_money > 0 then p_min_balance else least(0, p_min_balance) end then
-            ducto._refusal('insufficient_credits', p_money || ' credits are needed and ' || p_free
-                || ' are available, of which '
-                || case when p_money > 0 then p_min_balance else least(0, p_min_balance) end || ' must be left.',
-                pg_catalog.jsonb_build_object('required', p_money, 'available', p_free, 'balance', p_balance,
-                    'min_balance', case when p_money > 0 then p_min_balance else least(0, p_min_balance) end))
-        when p_held > 9007199254740991 - p_amount then
-            ducto._refusal('overflow', 'The credits held would exceed 2^53-1.')
+            'insufficient_credits'
+        when p_held > 9007199254740991 - p_amount then 'overflow'
     end
+$$;
+
+-- The refusal in words, which few calls need.
+create or replace function ducto._admission_refusal(
+    p_code text, p_feature text, p_plan_id text, p_limit bigint, p_active bigint, p_caps jsonb, p_money bigint,
+    p_free bigint, p_balance bigint, p_min_balance bigint) returns jsonb
+language plpgsql stable parallel safe as $$
+declare
+    v_floor bigint := case when p_money > 0 then p_min_balance else least(0, p_min_balance) end;
+begin
+    return case p_code
+        when 'feature_not_entitled' then
+            ducto._refusal(p_code, 'The feature ' || ducto._quoted(p_feature) || ' is not part of '
+                || case when p_plan_id is null then 'no plan' else 'the plan ' || ducto._quoted(p_plan_id) end || '.',
+                pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('feature', p_feature, 'plan_id', p_plan_id)))
+        when 'concurrency_limit' then
+            ducto._refusal(p_code, p_active || ' calls are running and ' || p_limit
+                || ' may run at once; retry when one has ended.',
+                pg_catalog.jsonb_build_object('active', p_active, 'max_concurrent', p_limit))
+        when 'cap_reached' then p_caps
+        when 'insufficient_credits' then
+            ducto._refusal(p_code, p_money || ' credits are needed and ' || p_free
+                || ' are available, of which ' || v_floor || ' must be left.',
+                pg_catalog.jsonb_build_object('required', p_money, 'available', p_free, 'balance', p_balance,
+                    'min_balance', v_floor))
+        when 'overflow' then ducto._refusal(p_code, 'The credits held would exceed 2^53-1.')
+    end;
+end
 $$;
 
 create or replace function ducto._member(a ducto.accounts, p_user_id text) returns ducto.members
@@ -82,6 +99,9 @@ declare
     v_plan ducto.plans;
     m ducto.members;
     v_plan_id text := a.plan_id;
+    v_limit bigint;
+    v_active bigint;
+    v_code text;
 begin
     if a.account_kind = 't' then
         m := ducto._member(a, p_user_id);
@@ -103,9 +123,15 @@ begin
     elsif a.has_caps then
         findings := ducto._check_caps(a, p_now, p_model, p_amount);
     end if;
-    refusal := ducto._admission_refusal(p_feature, plan_id, v_plan.features,
-        case when p_counts_as_open then coalesce(p_max_concurrent, v_plan.max_concurrent) end,
-        case when a.account_kind = 't' then m.open_holds else a.active end,
-        findings, p_amount, p_amount - allowance, a.base + a.granted - a.held, a.base + a.granted, p_min_balance, a.held);
+    if p_counts_as_open then
+        v_limit := coalesce(p_max_concurrent, v_plan.max_concurrent);
+    end if;
+    v_active := case when a.account_kind = 't' then m.open_holds else a.active end;
+    v_code := ducto._admission_code(p_feature, plan_id, v_plan.features, v_limit, v_active, findings, p_amount,
+        p_amount - allowance, a.base + a.granted - a.held, p_min_balance, a.held);
+    if v_code is not null then
+        refusal := ducto._admission_refusal(v_code, p_feature, plan_id, v_limit, v_active, findings, p_amount - allowance,
+            a.base + a.granted - a.held, a.base + a.granted, p_min_balance);
+    end if;
 end
 $$;

@@ -53,7 +53,7 @@ $$;
 
 -- What a spend's row records besides the money: never compared, never read by a rule.
 create or replace function ducto._notes_fault(p jsonb) returns jsonb
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
     select coalesce(
         ducto._usage_fault(p -> 'usage'),
         ducto._optional_text_fault(p -> 'model', 'model'),

@@ -90,6 +90,6 @@ begin
         select x.item, x.ord, coalesce(pg_catalog.starts_with(x.item ->> 'reservation_id', 'rsv_t'), false) as is_team
         from pg_catalog.jsonb_array_elements(p_items) with ordinality as x(item, ord)
     ) as e
-    left join lateral ducto._minted(e.item ->> 'reservation_id', 'rsv_') as h on e.is_team;
+    left join lateral ducto._minted(case when e.is_team then e.item ->> 'reservation_id' end, 'rsv_') as h on true;
 end
 $$;

@@ -1,7 +1,7 @@
 -- Charge: reserve and deduct in one step, against what nobody holds.
 
 create or replace function ducto._charge_fault(p jsonb) returns jsonb
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
     select coalesce(
         ducto._amount_fault(p -> 'amount'),
         ducto._text_fault(p -> 'user_id', 'user_id'),
@@ -14,17 +14,27 @@ language sql immutable parallel safe as $$
         ducto._notes_fault(p))
 $$;
 
-create or replace function ducto._charge_reply(r ducto.ledger, p_tag text) returns jsonb
+create or replace function ducto._charge_reply(
+    p_tag text, p_sequence bigint, p_user_id text, p_team_id text, p_amount bigint, p_actual bigint, p_allowance bigint,
+    p_balance bigint, p_available bigint, p_findings jsonb) returns jsonb
 language sql stable as $$
     select pg_catalog.jsonb_build_object(
-        'transaction_id', ducto._transaction_id(p_tag, r.sequence),
-        'user_id', r.user_id,
-        'team_id', ducto._team_of(r.account_kind, r.account_id),
-        'amount', -r.amount,
-        'actual', r.actual,
-        'allowance_consumed', r.allowance,
-        'balance_after', r.balance_after,
-        'available', r.available_after) || coalesce(r.reply, '{}')
+        'transaction_id', ducto._transaction_id(p_tag, p_sequence),
+        'user_id', p_user_id,
+        'team_id', p_team_id,
+        'amount', p_amount,
+        'actual', p_actual,
+        'allowance_consumed', p_allowance,
+        'balance_after', p_balance,
+        'available', p_available) || coalesce(p_findings, '{}')
+$$;
+
+create or replace function ducto._charge_reply_of(r ducto.ledger, p_tag text) returns jsonb
+language plpgsql stable as $$
+begin
+    return ducto._charge_reply(p_tag, r.sequence, r.user_id, ducto._team_of(r.account_kind, r.account_id), -r.amount,
+        r.actual, r.allowance, r.balance_after, r.available_after, r.reply);
+end
 $$;
 
 create or replace function ducto._charge(a ducto.accounts, p_now timestamptz, p jsonb) returns jsonb
@@ -41,7 +51,7 @@ begin
             return coalesce(
                 ducto._mismatch(r.key, array['amount', 'model'],
                     array[r.actual <> v_amount, r.model is distinct from p ->> 'model']),
-                ducto._charge_reply(r, a.tag) || '{"replayed": true}');
+                ducto._charge_reply_of(r, a.tag) || '{"replayed": true}');
         end if;
     end if;
     select x.* into v_admission from ducto._admit(a, p_now, p ->> 'user_id', v_amount,
@@ -79,7 +89,7 @@ begin
     r.available_after := r.balance_after - a.held;
     perform ducto._write(r);
     perform ducto._save(a);
-    return ducto._charge_reply(r, a.tag);
+    return ducto._charge_reply_of(r, a.tag);
 end
 $$;
 
@@ -106,51 +116,48 @@ declare
     v_clock timestamptz := ducto._clock();
 begin
     with item as materialized (
-        select e.ord, e.p, e.p ->> 'user_id' as user_id, (e.p ->> 'amount')::bigint as amount,
-            coalesce((e.p ->> 'min_balance')::bigint, 0) as min_balance, e.p ->> 'idempotency_key' as key,
-            ducto._flag(e.p -> 'force') as is_forced
+        select e.ord, (e.p ->> 'amount')::bigint as amount, coalesce((e.p ->> 'min_balance')::bigint, 0) as min_balance,
+            ducto._flag(e.p -> 'force') as is_forced, e.p ->> 'user_id' as user_id, e.p ->> 'idempotency_key' as key, e.p
         from pg_catalog.jsonb_array_elements(p_items) with ordinality as e(p, ord)
         where e.p ->> 'team_id' is null and e.p ->> 'user_id' = any (p_locked) and ducto._charge_fault(e.p) is null
-    ), known as materialized (
-        select i.*, a.*, pl.id as plan, pl.features,
-            pg_catalog.row_number() over account as place,
-            pg_catalog.count(*) over (partition by i.user_id) as items,
-            pg_catalog.count(*) over (partition by i.user_id, i.key) as same_key,
-            (pg_catalog.sum(i.amount) over account)::bigint as charged_so_far
-        from item as i
-        cross join lateral (
-            select x.ctid as place_of_row, x.tag, x.base, x.held, x.sequence, x.events, x.plan_id,
-                greatest(x.last_op_at, v_clock) as now, x.granted, x.has_caps, x.next_due_at
-            from ducto.accounts as x where x.account_kind = 'u' and x.account_id = i.user_id limit 1
-        ) as a
-        left join ducto.active_pricing as ap on ap.singleton
-        left join lateral (
-            select x.* from ducto.plans as x where x.id = coalesce(a.plan_id, ap.default_plan) limit 1
-        ) as pl on true
-        where a.granted = 0 and not a.has_caps and a.next_due_at > a.now and coalesce(pl.free_allowance, 0) = 0
-            and (select true from ducto.ledger as l
-                where l.account_kind = 'u' collate "POSIX" and l.account_id = i.user_id collate "POSIX"
-                    and l.user_id = i.user_id
-                    and l.operation = 'charge' and l.key = i.key limit 1) is null
-        window account as (partition by i.user_id order by i.ord rows unbounded preceding)
-    ), decided as materialized (
-        select k.*, case when not k.is_forced then ducto._admission_refusal(k.p ->> 'feature', k.plan, k.features, null, 0,
-            null, k.amount, k.amount, k.free, k.balance, k.min_balance, k.held) end as refusal
-        from (
-            select y.*, y.base - y.charged_so_far + y.amount as balance,
-                y.base - y.charged_so_far + y.amount - y.held as free
-            from known as y offset 0
-        ) as k
     ), chosen as materialized (
         select d.* from (
-            select x.*, pg_catalog.bool_and(
-                (x.items = 1 or (x.refusal is null and (x.key is null or x.same_key = 1)))
-                and x.base - x.charged_so_far >= -9007199254740991) over (partition by x.user_id) as fits
-            from decided as x
+            select k.*, pg_catalog.bool_and(
+                (k.items = 1 or (k.code is null and (k.key is null or k.same_key = 1)))
+                and k.base - k.charged_so_far >= -9007199254740991) over (partition by k.user_id) as fits
+            from (
+                select y.*, y.base - y.charged_so_far + y.amount as balance, case when not y.is_forced then
+                    ducto._admission_code(y.p ->> 'feature', y.plan, y.features, null, 0, null, y.amount, y.amount,
+                        y.base - y.charged_so_far + y.amount - y.held, y.min_balance, y.held) end as code
+                from (
+                    select i.*, a.*, pl.id as plan, pl.features,
+                        pg_catalog.row_number() over account as place,
+                        pg_catalog.count(*) over (partition by i.user_id) as items,
+                        pg_catalog.count(*) over (partition by i.user_id, i.key) as same_key,
+                        (pg_catalog.sum(i.amount) over account)::bigint as charged_so_far
+                    from item as i
+                    cross join lateral (
+                        select x.ctid as place_of_row, x.base, x.held, x.sequence, x.events,
+                            greatest(x.last_op_at, v_clock) as now, x.next_due_at, x.granted, x.has_caps, x.tag, x.plan_id
+                        from ducto.accounts as x where x.account_kind = 'u' and x.account_id = i.user_id limit 1
+                    ) as a
+                    left join ducto.active_pricing as ap on ap.singleton
+                    left join lateral (
+                        select x.* from ducto.plans as x where x.id = coalesce(a.plan_id, ap.default_plan) limit 1
+                    ) as pl on true
+                    where a.granted = 0 and not a.has_caps and a.next_due_at > a.now
+                        and coalesce(pl.free_allowance, 0) = 0
+                        and (select true from ducto.ledger as l
+                            where l.account_kind = 'u' collate "POSIX" and l.account_id = i.user_id collate "POSIX"
+                                and l.user_id = i.user_id
+                                and l.operation = 'charge' and l.key = i.key limit 1) is null
+                    window account as (partition by i.user_id order by i.ord rows unbounded preceding)
+                ) as y offset 0
+            ) as k
         ) as d
         where d.fits
     ), written as (
-        insert into ducto.ledger as r (account_kind, account_id, sequence, event, xid, type, operation, user_id, amount,
+        insert into ducto.ledger (account_kind, account_id, sequence, event, xid, type, operation, user_id, amount,
             base_delta, balance_after, available_after, actual, charged, min_balance, booked_at, created_at, estimated,
             forced, model_given, operation_type, model, pricing_version, plan_id, key, usage, metadata)
         select 'u', c.user_id, c.sequence + c.place, c.events + c.place, pg_catalog.pg_current_xact_id(), 'charge',
@@ -158,21 +165,22 @@ begin
             c.amount, c.amount, c.min_balance, c.now, c.now, ducto._flag(c.p -> 'estimated'), c.is_forced,
             c.p ->> 'model' is not null, c.p ->> 'operation_type', c.p ->> 'model', c.p ->> 'pricing_version', c.plan,
             c.key, ducto._present(c.p -> 'usage'), ducto._present(c.p -> 'metadata')
-        from chosen as c where c.refusal is null
-        returning r as line
+        from chosen as c where c.code is null
     ), counted as (
+        -- The last item of an account has the sums of all.
         update ducto.accounts as a
-        set base = a.base - s.charged, sequence = a.sequence + s.items, events = a.events + s.items, last_op_at = s.now
-        from (
-            select c.place_of_row, c.now, pg_catalog.sum(c.amount)::bigint as charged, pg_catalog.count(*) as items
-            from chosen as c where c.refusal is null group by c.place_of_row, c.now
-        ) as s
-        where a.ctid = s.place_of_row
+        set base = a.base - c.charged_so_far, sequence = a.sequence + c.items, events = a.events + c.items,
+            last_op_at = c.now
+        from chosen as c
+        where a.ctid = c.place_of_row and c.place = c.items and c.code is null
     )
-    select pg_catalog.array_agg(c.ord), pg_catalog.array_agg(coalesce(c.refusal, ducto._charge_reply(w.line, c.tag)))
+    select pg_catalog.array_agg(c.ord), pg_catalog.array_agg(
+        case when c.code is null then ducto._charge_reply(c.tag, c.sequence + c.place, c.user_id, null, c.amount, c.amount,
+            0, c.base - c.charged_so_far, c.base - c.charged_so_far - c.held, null)
+        else ducto._admission_refusal(c.code, c.p ->> 'feature', c.plan, null, 0, null, c.amount, c.balance - c.held,
+            c.balance, c.min_balance) end)
     into places, answers
-    from chosen as c
-    left join written as w on (w.line).account_id = c.user_id and (w.line).sequence = c.sequence + c.place;
+    from chosen as c;
 end
 $$;
 

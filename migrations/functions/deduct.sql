@@ -1,7 +1,7 @@
 -- Deduct: settle a reservation with what the call cost, once.
 
 create or replace function ducto._deduct_fault(p jsonb) returns jsonb
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
     select coalesce(
         ducto._amount_fault(p -> 'amount'),
         ducto._text_fault(p -> 'user_id', 'user_id'),
@@ -33,22 +33,35 @@ language sql immutable parallel safe as $$
     ) as b
 $$;
 
-create or replace function ducto._deduct_reply(r ducto.ledger, p_tag text) returns jsonb
+create or replace function ducto._deduct_reply(
+    p_tag text, p_sequence bigint, p_reservation bigint, p_user_id text, p_team_id text, p_amount bigint, p_actual bigint,
+    p_allowance bigint, p_unbilled bigint, p_overage bigint, p_balance bigint, p_available bigint, p_late boolean,
+    p_suspect boolean, p_more jsonb) returns jsonb
 language sql stable as $$
     select pg_catalog.jsonb_build_object(
-        'transaction_id', ducto._transaction_id(p_tag, r.sequence),
-        'reservation_id', ducto._reservation_id(p_tag, r.reservation),
-        'user_id', r.user_id,
-        'team_id', ducto._team_of(r.account_kind, r.account_id),
-        'amount', -r.amount,
-        'actual', r.actual,
-        'allowance_consumed', r.allowance,
-        'unbilled', r.unbilled,
-        'overage', case when r.late then r.charged else greatest(0, r.charged - r.reserved) end,
-        'balance_after', r.balance_after,
-        'available', r.available_after,
-        'late', r.late,
-        'suspect', r.suspect) || coalesce(r.reply, '{}')
+        'transaction_id', ducto._transaction_id(p_tag, p_sequence),
+        'reservation_id', ducto._reservation_id(p_tag, p_reservation),
+        'user_id', p_user_id,
+        'team_id', p_team_id,
+        'amount', p_amount,
+        'actual', p_actual,
+        'allowance_consumed', p_allowance,
+        'unbilled', p_unbilled,
+        'overage', p_overage,
+        'balance_after', p_balance,
+        'available', p_available,
+        'late', p_late,
+        'suspect', p_suspect) || coalesce(p_more, '{}')
+$$;
+
+create or replace function ducto._deduct_reply_of(r ducto.ledger, p_tag text) returns jsonb
+language plpgsql stable as $$
+begin
+    return ducto._deduct_reply(p_tag, r.sequence, r.reservation, r.user_id, ducto._team_of(r.account_kind, r.account_id),
+        -r.amount, r.actual, r.allowance, r.unbilled,
+        case when r.late then r.charged else greatest(0, r.charged - r.reserved) end, r.balance_after,
+        r.available_after, r.late, r.suspect, r.reply);
+end
 $$;
 
 -- The answer to a settled or released reservation: the reservation is its own key.
@@ -75,7 +88,7 @@ begin
             || ' credits, not ' || (p ->> 'amount') || '.', pg_catalog.jsonb_build_object(
                 'mismatch', array['amount'], 'transaction_id', ducto._transaction_id(a.tag, r.sequence)));
     end if;
-    return ducto._deduct_reply(r, a.tag) || '{"replayed": true}';
+    return ducto._deduct_reply_of(r, a.tag) || '{"replayed": true}';
 end
 $$;
 
@@ -93,7 +106,7 @@ begin
             r.actual <> (p ->> 'amount')::bigint,
             ducto._reservation_id(a.tag, r.reservation) <> p ->> 'reservation_id',
             (case when r.model_given then r.model end) is distinct from p ->> 'model']),
-        ducto._deduct_reply(r, a.tag) || '{"replayed": true}');
+        ducto._deduct_reply_of(r, a.tag) || '{"replayed": true}');
 end
 $$;
 
@@ -193,7 +206,7 @@ begin
         a.next_due_at := 'infinity';
     end if;
     perform ducto._save(a);
-    return ducto._deduct_reply(r, a.tag);
+    return ducto._deduct_reply_of(r, a.tag);
 end
 $$;
 
@@ -245,54 +258,11 @@ declare
     v_clock timestamptz := ducto._clock();
 begin
     with item as materialized (
-        select e.ord, e.p, e.p ->> 'user_id' as user_id, (e.p ->> 'amount')::bigint as actual,
-            e.p ->> 'idempotency_key' as key, e.p ->> 'reservation_id' as reservation_id,
-            pg_catalog.count(*) over (partition by e.p ->> 'user_id') as all_items
+        select e.ord, (e.p ->> 'amount')::bigint as actual,
+            pg_catalog.count(*) over (partition by e.p ->> 'user_id') as all_items,
+            e.p ->> 'user_id' as user_id, e.p ->> 'idempotency_key' as key, e.p ->> 'reservation_id' as reservation_id, e.p
         from pg_catalog.jsonb_array_elements(p_items) with ordinality as e(p, ord)
         where e.p ->> 'user_id' = any (p_locked) and ducto._deduct_fault(e.p) is null
-    ), known as materialized (
-        select i.*, a.*, h.*, b.*, b.from_hold + b.extra_money as charged,
-            h.allowance_held > 0 or pl.free_allowance > 0 as has_allowance
-        from item as i
-        cross join lateral (
-            select x.ctid as place_of_row, x.tag, x.base, x.held, x.active, x.sequence, x.events, x.plan_id,
-                greatest(x.last_op_at, v_clock) as now, x.granted, x.has_caps, x.next_due_at
-            from ducto.accounts as x where x.account_kind = 'u' and x.account_id = i.user_id limit 1
-        ) as a
-        cross join lateral (
-            select case when pg_catalog.starts_with(i.reservation_id, x.prefix)
-                    and pg_catalog.substr(i.reservation_id, pg_catalog.length(x.prefix) + 1) ~ '^[1-9][0-9]{0,15}$'
-                then pg_catalog.substr(i.reservation_id, pg_catalog.length(x.prefix) + 1)::bigint end as number
-            from (select 'rsv_' || a.tag || '.' as prefix) as x
-        ) as n
-        cross join lateral (
-            select x.ctid as place_of_hold, x.number, x.amount as reserved, x.allowance_held, x.overage, x.max_settle,
-                x.min_balance, x.operation_type, x.model, x.plan_id as hold_plan, x.pricing_version, x.created_at, x.state
-            from ducto.reservations as x
-            where x.account_kind = 'u' and x.account_id = i.user_id and x.number = n.number limit 1
-        ) as h
-        left join ducto.active_pricing as ap on ap.singleton and i.actual > h.reserved
-        left join lateral (
-            select x.free_allowance from ducto.plans as x
-            where i.actual > h.reserved and x.id = coalesce(a.plan_id, ap.default_plan) limit 1
-        ) as pl on true
-        cross join lateral ducto._bill(i.actual, h.reserved, false, h.overage, h.max_settle, 0,
-            a.base - a.held, h.min_balance) as b
-        where a.granted = 0 and not a.has_caps and a.next_due_at > a.now and h.state = 'active'
-            and (select true from ducto.ledger as l
-                where l.account_kind = 'u' collate "POSIX" and l.account_id = i.user_id collate "POSIX"
-                    and l.user_id = i.user_id
-                    and l.operation = 'deduct' and l.key = i.key limit 1) is null
-    ), placed as materialized (
-        select k.*,
-            pg_catalog.row_number() over account as place,
-            pg_catalog.count(*) over (partition by k.user_id) as items,
-            pg_catalog.count(*) over (partition by k.user_id, k.number) as same_hold,
-            pg_catalog.count(*) over (partition by k.user_id, k.key) as same_key,
-            (pg_catalog.sum(k.charged) over account)::bigint as charged_so_far,
-            (pg_catalog.sum(k.reserved) over account)::bigint as freed_so_far
-        from known as k
-        window account as (partition by k.user_id order by k.ord rows unbounded preceding)
     ), chosen as materialized (
         select d.* from (
             select x.*, pg_catalog.bool_and(
@@ -301,11 +271,57 @@ begin
                 and (x.key is null or x.same_key = 1)
                 and (x.items = 1 or x.overage <> 'clamp' or x.actual <= x.reserved)
                 and x.base - x.charged_so_far >= -9007199254740991) over (partition by x.user_id) as fits
-            from placed as x
+            from (
+                select k.*,
+                    pg_catalog.row_number() over account as place,
+                    pg_catalog.count(*) over (partition by k.user_id) as items,
+                    pg_catalog.count(*) over (partition by k.user_id, k.number) as same_hold,
+                    pg_catalog.count(*) over (partition by k.user_id, k.key) as same_key,
+                    (pg_catalog.sum(k.charged) over account)::bigint as charged_so_far,
+                    (pg_catalog.sum(k.reserved) over account)::bigint as freed_so_far
+                from (
+                    select i.*, a.*, h.*, b.rejected, b.suspect, b.from_hold + b.extra_money as charged,
+                        h.allowance_held > 0 or pl.free_allowance > 0 as has_allowance
+                    from item as i
+                    cross join lateral (
+                        select x.ctid as place_of_row, x.base, x.held, x.active, x.sequence, x.events,
+                            greatest(x.last_op_at, v_clock) as now, x.next_due_at, x.granted, x.has_caps, x.tag, x.plan_id
+                        from ducto.accounts as x where x.account_kind = 'u' and x.account_id = i.user_id limit 1
+                    ) as a
+                    cross join lateral (
+                        select case when pg_catalog.starts_with(i.reservation_id, x.prefix)
+                                and pg_catalog.substr(i.reservation_id, pg_catalog.length(x.prefix) + 1)
+                                    ~ '^[1-9][0-9]{0,15}$'
+                            then pg_catalog.substr(i.reservation_id, pg_catalog.length(x.prefix) + 1)::bigint end as number
+                        from (select 'rsv_' || a.tag || '.' as prefix) as x
+                    ) as n
+                    cross join lateral (
+                        select x.ctid as place_of_hold, x.number, x.amount as reserved, x.allowance_held, x.max_settle,
+                            x.min_balance, x.created_at, x.state, x.overage, x.operation_type, x.model,
+                            x.plan_id as hold_plan, x.pricing_version
+                        from ducto.reservations as x
+                        where x.account_kind = 'u' and x.account_id = i.user_id and x.number = n.number limit 1
+                    ) as h
+                    left join ducto.active_pricing as ap on ap.singleton and i.actual > h.reserved
+                    left join lateral (
+                        select x.free_allowance from ducto.plans as x
+                        where i.actual > h.reserved and x.id = coalesce(a.plan_id, ap.default_plan) limit 1
+                    ) as pl on true
+                    cross join lateral ducto._bill(i.actual, h.reserved, false, h.overage, h.max_settle, 0,
+                        a.base - a.held, h.min_balance) as b
+                    where a.granted = 0 and not a.has_caps and a.next_due_at > a.now and h.state = 'active'
+                        and (select true from ducto.ledger as l
+                            where l.account_kind = 'u' collate "POSIX" and l.account_id = i.user_id collate "POSIX"
+                                and l.user_id = i.user_id
+                                and l.operation = 'deduct' and l.key = i.key limit 1) is null
+                    offset 0
+                ) as k
+                window account as (partition by k.user_id order by k.ord rows unbounded preceding)
+            ) as x
         ) as d
         where d.fits
     ), written as (
-        insert into ducto.ledger as r (account_kind, account_id, sequence, event, xid, type, operation, user_id, amount,
+        insert into ducto.ledger (account_kind, account_id, sequence, event, xid, type, operation, user_id, amount,
             base_delta, balance_after, available_after, actual, charged, unbilled, reservation, reserved, min_balance,
             booked_at, created_at, estimated, suspect, model_given, operation_type, model, pricing_version, plan_id, key,
             usage, metadata)
@@ -317,28 +333,25 @@ begin
             coalesce(c.p ->> 'pricing_version', c.pricing_version), c.hold_plan, c.key,
             ducto._present(c.p -> 'usage'), ducto._present(c.p -> 'metadata')
         from chosen as c
-        returning r as line
     ), settled as (
         update ducto.reservations as h
         set state = 'settled', ended_at = c.now, settled_by = c.sequence + c.place
         from chosen as c where h.ctid = c.place_of_hold
     ), counted as (
+        -- The last item of an account has the sums of all.
         update ducto.accounts as a
-        set base = a.base - s.charged, held = a.held - s.freed, base_held = a.base_held - s.freed,
-            active = a.active - s.items, sequence = a.sequence + s.items, events = a.events + s.items,
-            last_op_at = s.now,
-            next_due_at = case when a.active = s.items then 'infinity' else a.next_due_at end
-        from (
-            select c.place_of_row, c.now, pg_catalog.sum(c.charged)::bigint as charged,
-                pg_catalog.sum(c.reserved)::bigint as freed, pg_catalog.count(*) as items
-            from chosen as c group by c.place_of_row, c.now
-        ) as s
-        where a.ctid = s.place_of_row
+        set base = a.base - c.charged_so_far, held = a.held - c.freed_so_far, base_held = a.base_held - c.freed_so_far,
+            active = a.active - c.items, sequence = a.sequence + c.items, events = a.events + c.items,
+            last_op_at = c.now,
+            next_due_at = case when a.active = c.items then 'infinity' else a.next_due_at end
+        from chosen as c
+        where a.ctid = c.place_of_row and c.place = c.items
     )
-    select pg_catalog.array_agg(c.ord), pg_catalog.array_agg(ducto._deduct_reply(w.line, c.tag))
+    select pg_catalog.array_agg(c.ord), pg_catalog.array_agg(ducto._deduct_reply(c.tag, c.sequence + c.place, c.number,
+        c.user_id, null, c.charged, c.actual, 0, c.actual - c.charged, greatest(0, c.charged - c.reserved),
+        c.base - c.charged_so_far, c.base - c.charged_so_far - c.held + c.freed_so_far, false, c.suspect, null))
     into places, answers
-    from chosen as c
-    join written as w on (w.line).account_id = c.user_id and (w.line).sequence = c.sequence + c.place;
+    from chosen as c;
 end
 $$;
 

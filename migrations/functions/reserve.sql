@@ -1,7 +1,7 @@
 -- Reserve: hold what a call may cost, in full or not at all.
 
 create or replace function ducto._reserve_fault(p jsonb) returns jsonb
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
     select coalesce(
         ducto._amount_fault(p -> 'amount'),
         ducto._text_fault(p -> 'user_id', 'user_id'),
@@ -27,20 +27,32 @@ language sql immutable parallel safe as $$
 $$;
 
 -- However often it is told, the first answer: what the reservation's row kept of it.
-create or replace function ducto._reserve_reply(h ducto.reservations, p_tag text) returns jsonb
+create or replace function ducto._reserve_reply(
+    p_tag text, p_number bigint, p_user_id text, p_team_id text, p_amount bigint, p_allowance_held bigint,
+    p_balance bigint, p_available bigint, p_first_expiry timestamptz, p_plan_id text, p_pricing_version text,
+    p_findings jsonb) returns jsonb
 language sql stable as $$
     select pg_catalog.jsonb_build_object(
-        'reservation_id', ducto._reservation_id(p_tag, h.number),
-        'user_id', h.user_id,
-        'team_id', ducto._team_of(h.account_kind, h.account_id),
-        'amount', h.amount,
-        'held', h.amount - h.allowance_held,
-        'balance', h.balance_after,
-        'available', h.available_after,
+        'reservation_id', ducto._reservation_id(p_tag, p_number),
+        'user_id', p_user_id,
+        'team_id', p_team_id,
+        'amount', p_amount,
+        'held', p_amount - p_allowance_held,
+        'balance', p_balance,
+        'available', p_available,
         'state', 'active',
-        'expires_at', h.created_at + pg_catalog.make_interval(secs => h.ttl_seconds),
-        'plan_id', h.plan_id,
-        'pricing_version', h.pricing_version) || coalesce(h.findings, '{}')
+        'expires_at', p_first_expiry,
+        'plan_id', p_plan_id,
+        'pricing_version', p_pricing_version) || coalesce(p_findings, '{}')
+$$;
+
+create or replace function ducto._reserve_reply_of(h ducto.reservations, p_tag text) returns jsonb
+language plpgsql stable as $$
+begin
+    return ducto._reserve_reply(p_tag, h.number, h.user_id, ducto._team_of(h.account_kind, h.account_id), h.amount,
+        h.allowance_held, h.balance_after, h.available_after,
+        h.created_at + pg_catalog.make_interval(secs => h.ttl_seconds), h.plan_id, h.pricing_version, h.findings);
+end
 $$;
 
 -- The answer to a key that was used before, with what has become of the reservation since; null for a new key.
@@ -64,7 +76,7 @@ begin
         h.fingerprint is distinct from p ->> 'fingerprint',
         h.operation_type is distinct from p ->> 'operation_type',
         h.model is distinct from p ->> 'model']);
-    return coalesce(v_refusal, ducto._reserve_reply(h, a.tag) || pg_catalog.jsonb_build_object('replayed', true, 'state',
+    return coalesce(v_refusal, ducto._reserve_reply_of(h, a.tag) || pg_catalog.jsonb_build_object('replayed', true, 'state',
         case when h.state = 'active' and h.due_at <= p_now then 'expired' else h.state end));
 end
 $$;
@@ -128,7 +140,7 @@ begin
     h.available_after := h.balance_after - a.held;
     insert into ducto.reservations values (h.*);
     perform ducto._save(a);
-    return ducto._reserve_reply(h, a.tag);
+    return ducto._reserve_reply_of(h, a.tag);
 end
 $$;
 
@@ -180,55 +192,53 @@ declare
     v_clock timestamptz := ducto._clock();
 begin
     with item as materialized (
-        select e.ord, e.p, e.p ->> 'user_id' as user_id, (e.p ->> 'amount')::bigint as amount,
-            coalesce((e.p ->> 'min_balance')::bigint, 5) as min_balance, e.p ->> 'idempotency_key' as key
+        select e.ord, (e.p ->> 'amount')::bigint as amount, coalesce((e.p ->> 'min_balance')::bigint, 5) as min_balance,
+            coalesce((e.p ->> 'ttl_seconds')::integer, 600) as ttl,
+            coalesce((e.p ->> 'grace_seconds')::integer, 60) as grace,
+            e.p ->> 'user_id' as user_id, e.p ->> 'idempotency_key' as key, e.p
         from pg_catalog.jsonb_array_elements(p_items) with ordinality as e(p, ord)
         where e.p ->> 'team_id' is null and e.p ->> 'user_id' = any (p_locked) and ducto._reserve_fault(e.p) is null
-    ), known as materialized (
-        select i.*, a.*, pl.id as plan, pl.features, pl.max_concurrent,
-            pg_catalog.row_number() over account as place,
-            pg_catalog.count(*) over (partition by i.user_id) as items,
-            pg_catalog.count(*) over (partition by i.user_id, i.key) as same_key,
-            coalesce(pg_catalog.sum(i.amount) over (account rows between unbounded preceding and 1 preceding), 0)::bigint
-                as before
-        from item as i
-        cross join lateral (
-            select x.ctid as place_of_row, x.tag, x.base, x.held, x.active, x.holds_made, x.events, x.plan_id,
-                greatest(x.last_op_at, v_clock) as now, x.granted, x.has_caps, x.next_due_at
-            from ducto.accounts as x where x.account_kind = 'u' and x.account_id = i.user_id limit 1
-        ) as a
-        left join ducto.active_pricing as ap on ap.singleton
-        left join lateral (
-            select x.* from ducto.plans as x where x.id = coalesce(a.plan_id, ap.default_plan) limit 1
-        ) as pl on true
-        where a.granted = 0 and not a.has_caps and a.next_due_at > a.now and coalesce(pl.free_allowance, 0) = 0
-            and (select true from ducto.reservations as r
-                where r.account_kind = 'u' collate "POSIX" and r.account_id = i.user_id collate "POSIX"
-                    and r.user_id = i.user_id
-                    and r.key = i.key limit 1) is null
-        window account as (partition by i.user_id order by i.ord)
-    ), decided as materialized (
-        select k.*, ducto._admission_refusal(k.p ->> 'feature', k.plan, k.features,
-            coalesce((k.p ->> 'max_concurrent')::bigint, k.max_concurrent), k.open_before, null, k.amount, k.amount,
-            k.free, k.base, k.min_balance, k.held_before) as refusal
-        from (
-            select y.*, y.active + y.place - 1 as open_before, y.base - y.held - y.before as free,
-                y.held + y.before as held_before
-            from known as y offset 0
-        ) as k
     ), chosen as materialized (
-        select d.*, pg_catalog.make_interval(secs => d.ttl) + d.now as expires_at,
-            pg_catalog.make_interval(secs => d.ttl + d.grace) + d.now as due_at
+        select d.*, d.now + pg_catalog.make_interval(secs => d.ttl) as expires_at,
+            d.base - d.held - d.before - d.amount as available
         from (
-            select x.*, coalesce((x.p ->> 'ttl_seconds')::integer, 600) as ttl,
-                coalesce((x.p ->> 'grace_seconds')::integer, 60) as grace,
-                pg_catalog.bool_and(x.items = 1 or (x.refusal is null and (x.key is null or x.same_key = 1)))
-                    over (partition by x.user_id) as fits
-            from decided as x
+            select k.*, pg_catalog.bool_and(k.items = 1 or (k.code is null and (k.key is null or k.same_key = 1)))
+                    over whole as fits,
+                pg_catalog.min(k.ttl + k.grace) over whole as shortest
+            from (
+                select y.*, ducto._admission_code(y.p ->> 'feature', y.plan, y.features, y.most, y.active + y.place - 1,
+                    null, y.amount, y.amount, y.base - y.held - y.before, y.min_balance, y.held + y.before) as code
+                from (
+                    select i.*, a.*, pl.id as plan, pl.features,
+                        coalesce((i.p ->> 'max_concurrent')::bigint, pl.max_concurrent) as most,
+                        pg_catalog.row_number() over account as place,
+                        pg_catalog.count(*) over (partition by i.user_id) as items,
+                        pg_catalog.count(*) over (partition by i.user_id, i.key) as same_key,
+                        coalesce(pg_catalog.sum(i.amount)
+                            over (account rows between unbounded preceding and 1 preceding), 0)::bigint as before
+                    from item as i
+                    cross join lateral (
+                        select x.ctid as place_of_row, x.base, x.held, x.active, x.holds_made, x.events,
+                            greatest(x.last_op_at, v_clock) as now, x.next_due_at, x.granted, x.has_caps, x.tag, x.plan_id
+                        from ducto.accounts as x where x.account_kind = 'u' and x.account_id = i.user_id limit 1
+                    ) as a
+                    left join ducto.active_pricing as ap on ap.singleton
+                    left join lateral (
+                        select x.* from ducto.plans as x where x.id = coalesce(a.plan_id, ap.default_plan) limit 1
+                    ) as pl on true
+                    where a.granted = 0 and not a.has_caps and a.next_due_at > a.now
+                        and coalesce(pl.free_allowance, 0) = 0
+                        and (select true from ducto.reservations as r
+                            where r.account_kind = 'u' collate "POSIX" and r.account_id = i.user_id collate "POSIX"
+                                and r.user_id = i.user_id and r.key = i.key limit 1) is null
+                    window account as (partition by i.user_id order by i.ord)
+                ) as y offset 0
+            ) as k
+            window whole as (partition by k.user_id)
         ) as d
         where d.fits
     ), made as (
-        insert into ducto.reservations as r (account_kind, account_id, number, event, xid, user_id, amount, allowance_held,
+        insert into ducto.reservations (account_kind, account_id, number, event, xid, user_id, amount, allowance_held,
             base_held, operation_type, model, plan_id, pricing_version, overage, min_balance, max_settle, ttl_seconds,
             grace_seconds, created_at, expires_at, due_at, key, fingerprint, metadata, state, balance_after,
             available_after)
@@ -236,26 +246,25 @@ begin
             c.amount, 0, c.amount, c.p ->> 'operation_type', c.p ->> 'model', c.plan, c.p ->> 'pricing_version',
             coalesce(c.p ->> 'overage', 'debt'), c.min_balance,
             coalesce((c.p ->> 'max_settle')::bigint, least(greatest(10 * c.amount, 1000000), 9007199254740991)),
-            c.ttl, c.grace, c.now, c.expires_at, c.due_at, c.key, c.p ->> 'fingerprint',
-            ducto._present(c.p -> 'metadata'), 'active', c.base, c.base - c.held - c.before - c.amount
-        from chosen as c where c.refusal is null
-        returning r as h
+            c.ttl, c.grace, c.now, c.expires_at, c.expires_at + pg_catalog.make_interval(secs => c.grace), c.key,
+            c.p ->> 'fingerprint', ducto._present(c.p -> 'metadata'), 'active', c.base, c.available
+        from chosen as c where c.code is null
     ), counted as (
+        -- The last item of an account has the sums of all.
         update ducto.accounts as a
-        set held = a.held + s.amount, base_held = a.base_held + s.amount, active = a.active + s.items,
-            holds_made = a.holds_made + s.items, events = a.events + s.items, last_op_at = s.now,
-            next_due_at = least(a.next_due_at, s.due_at)
-        from (
-            select c.place_of_row, c.now, pg_catalog.sum(c.amount)::bigint as amount, pg_catalog.count(*) as items,
-                pg_catalog.min(c.due_at) as due_at
-            from chosen as c where c.refusal is null group by c.place_of_row, c.now
-        ) as s
-        where a.ctid = s.place_of_row
+        set held = a.held + c.before + c.amount, base_held = a.base_held + c.before + c.amount,
+            active = a.active + c.items, holds_made = a.holds_made + c.items, events = a.events + c.items,
+            last_op_at = c.now, next_due_at = least(a.next_due_at, c.now + pg_catalog.make_interval(secs => c.shortest))
+        from chosen as c
+        where a.ctid = c.place_of_row and c.place = c.items and c.code is null
     )
-    select pg_catalog.array_agg(c.ord), pg_catalog.array_agg(coalesce(c.refusal, ducto._reserve_reply(m.h, c.tag)))
+    select pg_catalog.array_agg(c.ord), pg_catalog.array_agg(
+        case when c.code is null then ducto._reserve_reply(c.tag, c.holds_made + c.place, c.user_id, null, c.amount, 0,
+            c.base, c.available, c.expires_at, c.plan, c.p ->> 'pricing_version', null)
+        else ducto._admission_refusal(c.code, c.p ->> 'feature', c.plan, c.most, c.active + c.place - 1, null, c.amount,
+            c.available + c.amount, c.base, c.min_balance) end)
     into places, answers
-    from chosen as c
-    left join made as m on (m.h).account_id = c.user_id and (m.h).number = c.holds_made + c.place;
+    from chosen as c;
 end
 $$;
 

@@ -76,9 +76,16 @@ def returns_refusals(
     return decorate
 
 
-def filled(arguments: dict[str, Any]) -> dict[str, Any]:
+_NO_DEFAULTS: Mapping[str, object] = {}
+
+
+def filled(arguments: dict[str, Any], defaults: Mapping[str, object] = _NO_DEFAULTS) -> dict[str, Any]:
     """The arguments that say something: what is absent is the function's default, or null."""
-    return {name: value for name, value in arguments.items() if value is not None and value is not False}
+    return {
+        name: value
+        for name, value in arguments.items()
+        if value is not None and value is not False and value != defaults.get(name)
+    }
 
 
 def account_key(user_id: str, team_id: str | None) -> str:

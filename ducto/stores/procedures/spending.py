@@ -30,6 +30,9 @@ from ducto.usage import MAX_AMOUNT, UsageMetrics
 
 __all__ = ["SpendingProcedures"]
 
+#: What `ducto_reserve` takes where an item says nothing: most items need not say it.
+_RESERVE_DEFAULTS = {"min_balance": 5, "ttl_seconds": 600, "grace_seconds": 60, "overage": "debt"}
+
 
 def _usage(usage: UsageMetrics | None) -> dict[str, Any] | None:
     return None if usage is None else usage.model_dump(mode="json", exclude_defaults=True)
@@ -96,7 +99,8 @@ class SpendingProcedures(ProcedureCaller):
                 "feature": feature,
                 "pricing_version": pricing_version,
                 "fingerprint": fingerprint,
-            }
+            },
+            _RESERVE_DEFAULTS,
         )
         account = account_key(user_id, team_id)
         result = await self._call_batched("ducto_reserve", account, item, ReserveResult, settle=False)
