@@ -19,7 +19,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from ducto import CreditManager, MemoryStore, MeteredCall, MeteringMiddleware, UsageMetrics
-from ducto.middleware.fastapi import REFUSAL_RESPONSES, RequireCredits
+from ducto.middleware.fastapi import CreditRoute, RequireCredits
 from ducto.middleware.lifespan import credit_lifespan
 from ducto.testing import self_test
 from ducto.testing.serving import serve
@@ -59,6 +59,7 @@ class Summary(BaseModel):
 
 
 app = FastAPI(lifespan=credit_lifespan(manager))
+app.router.route_class = CreditRoute
 app.add_middleware(MeteringMiddleware, manager=manager, identify=identify)
 credits = RequireCredits(manager, user=current_user, model=MODEL, max_tokens=200)
 
@@ -77,7 +78,7 @@ async def chat(request: Request) -> Response:
     return StreamingResponse(parts(), answer.status_code, media_type=answer.headers["content-type"])
 
 
-@app.post("/summaries", responses=REFUSAL_RESPONSES)
+@app.post("/summaries")
 async def summarise(given: Text, call: Annotated[MeteredCall, Depends(credits)]) -> Summary:
     """Credits are held when this begins; it says what it used, and may settle before it answers."""
     messages = [{"role": "user", "content": f"Summarise: {given.text}"}]

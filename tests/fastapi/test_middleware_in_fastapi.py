@@ -156,7 +156,8 @@ class TestLifespan:
         @app.get("/")
         async def charge(request: Request) -> str:
             async def late() -> None:
-                await asyncio.sleep(0.2)
+                while "ended" not in store.done:  # noqa: ASYNC110 - the app ends without telling
+                    await asyncio.sleep(0.01)
                 await store.charge_credits("alice", 30, idempotency_key="late")
                 store.done.append("charged")
 

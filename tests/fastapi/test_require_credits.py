@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from ducto.errors import ConfigError, StoreError
 from ducto.meter import MeteredCall
 from ducto.middleware import Identity
-from ducto.middleware.fastapi import REFUSAL_RESPONSES, RefusalBody, RequireCredits, metered_items
+from ducto.middleware.fastapi import REFUSAL_RESPONSES, CreditRoute, RefusalBody, RequireCredits, metered_items
 from ducto.testing.serving import serve
 from ducto.usage import UsageMetrics
 from tests.fastapi.support import ALICE, BOB, client_of, current_user
@@ -408,14 +408,25 @@ class TestWhatItDependsOn:
             app_with(books, **options)
 
 
-def test_openapi_documents_the_refusals_and_what_the_user_is_known_by(books: Books) -> None:
+@pytest.mark.parametrize("by_route_class", [False, True])
+def test_openapi_documents_the_refusals_and_what_the_user_is_known_by(books: Books, by_route_class: bool) -> None:
     app, Call = app_with(books)
+    if by_route_class:
+        app.router.route_class = CreditRoute
 
-    @app.post("/ask", responses=REFUSAL_RESPONSES)
-    async def ask(call: Call) -> None:
+    def deeper(call: Call) -> None:
+        return None
+
+    @app.post("/ask", responses=None if by_route_class else REFUSAL_RESPONSES)
+    async def ask(used: Annotated[None, Depends(deeper)]) -> None:
+        return None
+
+    @app.get("/free", responses={404: {"description": "No such thing."}})
+    async def free() -> None:
         return None
 
     schema = app.openapi()
+    assert set(schema["paths"]["/free"]["get"]["responses"]) == {"200", "404"}
     operation = schema["paths"]["/ask"]["post"]
     assert {"402", "403", "429", "503"} <= set(operation["responses"])
     for status in ("402", "403", "429", "503"):

@@ -19,5 +19,14 @@ if "scope" not in inspect.signature(Depends).parameters:
 from ducto.middleware.fastapi.dependency import Dependency, RequireCredits
 from ducto.middleware.fastapi.items import metered_items
 from ducto.middleware.fastapi.refusals import REFUSAL_RESPONSES, RefusalBody, RefusalDetail
+from ducto.middleware.fastapi.route import CreditRoute
 
-__all__ = ["REFUSAL_RESPONSES", "Dependency", "RefusalBody", "RefusalDetail", "RequireCredits", "metered_items"]
+__all__ = [
+    "REFUSAL_RESPONSES",
+    "CreditRoute",
+    "Dependency",
+    "RefusalBody",
+    "RefusalDetail",
+    "RequireCredits",
+    "metered_items",
+]
