@@ -66,6 +66,10 @@ async def main(dsn: str, redis_url: str, prefix: str, rounds: int, lanes: int, b
             running.add(task)
             task.add_done_callback(running.discard)
         await asyncio.gather(*running)
+        # The other may still write: who ends first listens on.
+        writer.write_eof()
+        while await reader.readline():
+            pass
         writer.close()
         background.cancel()
         await asyncio.wait((background,))
