@@ -2,6 +2,7 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 BIN := .venv/bin
+TEST_WORKERS ?= 2
 
 .PHONY: help install run gateway test test-fast lint types bench wheel clean
 .DEFAULT_GOAL := help
@@ -23,11 +24,11 @@ run: install ## Run the demo: a metered gateway, driven by the real SDKs; fails 
 gateway: install ## Serve the gateway of the demo until it is stopped
 	$(BIN)/ducto gateway
 
-test: install ## Run all tests
-	$(BIN)/pytest
+test: install ## Run all tests, in TEST_WORKERS processes, each with servers of its own
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile
 
 test-fast: install ## Run the tests without the long model and end-to-end runs
-	$(BIN)/pytest --ignore=tests/model --ignore=tests/end_to_end
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --ignore=tests/model --ignore=tests/end_to_end
 
 lint: install ## Check style, formatting and the layers of imports
 	$(BIN)/ruff check .

@@ -5,12 +5,12 @@ from __future__ import annotations
 import platform
 import sys
 
-from benchmarks import gateway, memory, postgres, pricing
+from benchmarks import analytics, gateway, memory, postgres, pricing, redis
 
 
 def main() -> None:
     print(f"Python {platform.python_version()} on {platform.machine()}, {sys.platform}\n")
-    for module in (pricing, memory, gateway, postgres):
+    for module in (pricing, memory, gateway, postgres, redis, analytics):
         module.main()
         print()
 

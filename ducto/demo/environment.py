@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from uuid import uuid4
 from ducto.errors import ConfigError
 from ducto.gateway import Upstream, build_gateway
 from ducto.manager import CreditManager
+from ducto.middleware import AnswerCache, RedisAnswers
+from ducto.middleware.answers import InProcess
 from ducto.pricing import parse_pricing
 from ducto.stores.base import CreditStore
-from ducto.stores.opening import open_store
+from ducto.stores.opening import open_store, redis_of_environment
 from ducto.testing.serving import serve
 from ducto.testing.simulator import ProviderSimulator
 
@@ -85,13 +87,15 @@ async def gateway_environment(
     """Start everything on loopback, on free ports unless `port` names one, with credits for the users.
 
     The books are in the store that `store_url` names (see `open_store`; default: `default_store_url`) and go on from
-    where an earlier demo left them. Raises `ConfigError` if the store cannot be set up.
+    where an earlier demo left them. Where `DUCTO_REDIS_URL` is set, that Redis is in front of the store and keeps the
+    gateway's answers. Raises `ConfigError` if the store cannot be set up.
     """
     simulator = ProviderSimulator()
     async with (
         open_store(store_url or default_store_url()) as store,
         CreditManager(store) as manager,
         serve(simulator.app) as provider,
+        AsyncExitStack() as stack,
     ):
         set_up = await manager.setup()
         if not set_up.success:
@@ -104,10 +108,20 @@ async def gateway_environment(
             openai=Upstream(provider, api_key="provider-key"),
             anthropic=Upstream(provider, api_key="provider-key"),
             keys={key: user for key, (user, _) in USERS.items()},
+            answers=_answers(stack),
         )
         async with serve(app, host=host, port=port) as url:
             key_of = {user: key for key, (user, _) in USERS.items()}
             yield Environment(url, manager, store, simulator, key_of, run_id)
+
+
+def _answers(stack: AsyncExitStack) -> AnswerCache | InProcess:
+    redis = redis_of_environment()
+    if redis is None:
+        return "in process"
+    answers = RedisAnswers(redis.url, prefix=redis.prefix)
+    stack.push_async_callback(answers.aclose)
+    return answers
 
 
 async def _publish(manager: CreditManager, store: CreditStore) -> None:

@@ -165,7 +165,7 @@ class _Credits:
             standing = await self._manager.get_available(identity.user_id, team_id=identity.team_id)
         except DuctoError as error:
             return _refusal_response(refusal_for(error), request.scope)
-        return JSONResponse(standing.model_dump(mode="json"))
+        return JSONResponse(standing.model_dump(mode="json", exclude={"stable_until"}))
 
 
 class _Health:

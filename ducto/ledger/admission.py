@@ -34,6 +34,7 @@ __all__ = [
     "party_of",
     "plan_for",
     "plan_of",
+    "short_of_credits",
 ]
 
 
@@ -143,13 +144,18 @@ def check_funds(account: Account, money: int, floor: int) -> None:
     """Raise `InsufficientCreditsError` unless `floor` stays available when `money` is gone."""
     free = account.free
     if free - money < floor:
-        raise InsufficientCreditsError(
-            f"{money} credits are needed and {free} are available, of which {floor} must be left.",
-            required=money,
-            available=free,
-            balance=account.balance,
-            min_balance=floor,
-        )
+        raise short_of_credits(money, free, account.balance, floor)
+
+
+def short_of_credits(money: int, free: int, balance: int, floor: int) -> InsufficientCreditsError:
+    """The refusal of `money` where `free` of `balance` is available and `floor` must be left."""
+    return InsufficientCreditsError(
+        f"{money} credits are needed and {free} are available, of which {floor} must be left.",
+        required=money,
+        available=free,
+        balance=balance,
+        min_balance=floor,
+    )
 
 
 def check_debt(account: Account, money: int) -> None:

@@ -8,7 +8,7 @@ from ducto import arguments
 from ducto.errors import PlanNotFoundError
 from ducto.ledger.admission import Party, allowance_left, plan_of
 from ducto.ledger.cap_counters import check_room
-from ducto.ledger.due import begin, commit, time_for
+from ducto.ledger.due import begin, commit, stable_until, time_for
 from ducto.ledger.keys import recall, remember
 from ducto.ledger.movement import Deltas
 from ducto.ledger.spending import Notes
@@ -37,6 +37,7 @@ def check_allowance(book: Book, clock_now: datetime, user_id: str) -> AllowanceR
         remaining=allowance_left(work, plan, month_of(now)),
         period_start=start,
         period_end=end,
+        stable_until=min(stable_until(work), end),
     )
 
 

@@ -7,13 +7,16 @@ the order in which they fell due, so that it makes no difference when anybody lo
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from ducto.ledger.cap_counters import current
 from ducto.ledger.movement import free_hold, settle_freed, write_expiry
 from ducto.ledger.state import FAR, NEVER, Account, Book, Entry, Grant, Hold
 
-__all__ = ["begin", "book_due", "commit", "time_for"]
+__all__ = ["begin", "book_due", "commit", "stable_until", "time_for"]
+
+#: Stands for "never" where an answer says when it may change; unlike `FAR` it survives any time zone.
+_LAST_DAY = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 def time_for(account: Account, now: datetime) -> datetime:
@@ -90,6 +93,11 @@ def _expire_hold(work: Account, hold: Hold, at: datetime, now: datetime) -> None
     )
     free_hold(work, hold)
     settle_freed(work, hold, now, at=at)
+
+
+def stable_until(work: Account) -> datetime:
+    """Until when nothing of the account changes by itself, at least; `work` has everything due booked."""
+    return min(work.next_due_at, _LAST_DAY)
 
 
 def _next_due(account: Account) -> datetime:

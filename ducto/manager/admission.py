@@ -15,12 +15,13 @@ from ducto.errors import (
     ReservationNotFoundError,
 )
 from ducto.manager.core import ManagerCore, ManagerSettings, OnLoop, key_or_new
-from ducto.manager.live_pricing import ActivePricing, RecentlyUsed
+from ducto.manager.live_pricing import ActivePricing
 from ducto.manager.refusals import accepted
 from ducto.manager.settling import Settlement
 from ducto.meter import Admission, CallTerms, MissingUsage
 from ducto.models import DeductionResult, PlanDefinition, ReleaseResult, ReserveResult
 from ducto.pricing import PricingEngine
+from ducto.recently_used import RecentlyUsed
 from ducto.retrying import BRIEF, retried
 from ducto.stores.base import CreditStore
 from ducto.supervisor import outcome

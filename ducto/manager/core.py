@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self, TypeVar
-from uuid import uuid4
 
 from ducto.errors import ConfigError
 from ducto.events import EventEmitter, EventHandler, EventName
+from ducto.fresh_keys import new_key
 from ducto.manager.announcing import Announcer
 from ducto.manager.heartbeat import Heartbeat
-from ducto.manager.live_pricing import LivePricing, RecentlyUsed
+from ducto.manager.live_pricing import LivePricing
 from ducto.manager.maintenance import Maintenance, MaintenanceReport
 from ducto.manager.observing import Observers
 from ducto.manager.portal import Portal
@@ -25,6 +25,7 @@ from ducto.manager.settling import Settler
 from ducto.manager.store_check import require_whole_interface
 from ducto.meter import MissingUsage
 from ducto.models import Outcome, OveragePolicy, RenewResult, SetupResult
+from ducto.recently_used import RecentlyUsed
 from ducto.retrying import BRIEF, retried
 from ducto.stores.base import CreditStore
 from ducto.supervisor import Supervisor, outcome
@@ -92,6 +93,7 @@ class OnLoop:
             pricing_refresh_seconds=settings.pricing_refresh_seconds,
             plan_refresh_seconds=settings.plan_refresh_seconds,
         )
+        self.stop_hearing = store.on_pricing_published(self.pricing.heard)
         self.seen: RecentlyUsed[str, bool] = RecentlyUsed(USERS_SEEN_KEPT)
         self.maintenance: asyncio.Task[None] | None = None
 
@@ -200,6 +202,8 @@ class ManagerCore:
         return self._here()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> OnLoop:
+        if self._on_loop is not None:
+            self._on_loop.stop_hearing()
         here = OnLoop(
             loop,
             store=self.store,
@@ -218,8 +222,10 @@ class ManagerCore:
         if here.maintenance is not None:
             here.maintenance.cancel()
             await asyncio.wait((here.maintenance,))
+        here.stop_hearing()
         await here.supervisor.drain(seconds=self.settings.drain_seconds)
         await here.heartbeat.aclose()
+        await here.pricing.aclose()
         await self.events.drain(seconds=self.settings.drain_seconds)
 
     async def _renew_hold(self, user_id: str, reservation_id: str, ttl_seconds: int) -> RenewResult:
@@ -249,4 +255,4 @@ class ManagerCore:
 
 def key_or_new(idempotency_key: str | None) -> str:
     """The caller's key, or a fresh one, so that a retry inside the manager never happens twice."""
-    return idempotency_key if idempotency_key is not None else uuid4().hex
+    return idempotency_key if idempotency_key is not None else new_key()

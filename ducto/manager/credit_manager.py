@@ -33,7 +33,7 @@ class CreditManager(Admissions, BalanceVerbs, PlanVerbs, TeamVerbs, ReportVerbs)
         self,
         store: CreditStore,
         *,
-        pricing_refresh_seconds: float = 2.0,
+        pricing_refresh_seconds: float = 0.5,
         plan_refresh_seconds: float = 2.0,
         ttl_seconds: int = 600,
         grace_seconds: int = 60,
@@ -45,9 +45,10 @@ class CreditManager(Admissions, BalanceVerbs, PlanVerbs, TeamVerbs, ReportVerbs)
     ) -> None:
         """Put a manager in front of `store`.
 
-        A publish by another process, and a user's new plan, are seen after at most `pricing_refresh_seconds`
-        and `plan_refresh_seconds`. `ttl_seconds`, `grace_seconds` and `overage` are the defaults of a
-        reservation. `missing_usage` says what a finished call without usage is charged: the price of its
+        A publish by another process is seen when the store hears of it, and after at most
+        `pricing_refresh_seconds`; a user's new plan after at most `plan_refresh_seconds`. `ttl_seconds`,
+        `grace_seconds` and `overage` are the defaults of a reservation. `missing_usage` says what a finished
+        call without usage is charged: the price of its
         estimate, or all that was reserved. `credits.low_balance` is emitted for each of
         `low_balance_thresholds`. Maintenance runs every `maintain_every_seconds` (`None`: never). `aclose`
         waits up to `drain_seconds` for running settles. Raises `ConfigError` for a setting out of range and

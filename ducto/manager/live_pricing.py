@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from ducto.errors import ConfigError, NotSupportedError, PricingNotFoundError
 from ducto.models import GetUserPlanResult, PlanDefinition, PricingConfigData, PricingConfigResult
 from ducto.pricing.engine import PricingEngine
+from ducto.recently_used import RecentlyUsed
 from ducto.stores.base import CreditStore
 
-__all__ = ["ActivePricing", "LivePricing", "RecentlyUsed"]
+__all__ = ["ActivePricing", "LivePricing"]
 
-K = TypeVar("K")
-V = TypeVar("V")
+logger = logging.getLogger("ducto.manager")
 
-
-class RecentlyUsed(Generic[K, V]):
-    """A dict of bounded size that forgets what was not used for longest."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._items: OrderedDict[K, V] = OrderedDict()
-
-    def get(self, key: K) -> V | None:
-        if key not in self._items:
-            return None
-        self._items.move_to_end(key)
-        return self._items[key]
-
-    def put(self, key: K, value: V) -> None:
-        self._items[key] = value
-        self._items.move_to_end(key)
-        if len(self._items) > self._size:
-            self._items.popitem(last=False)
-
-    def drop(self, key: K) -> None:
-        self._items.pop(key, None)
-
-    def clear(self) -> None:
-        self._items.clear()
+#: The part of its time after which the pricing is read again while it is used.
+READ_AHEAD = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +38,10 @@ class ActivePricing:
 
 class LivePricing:
     """Reads pricing and plans from the store and keeps them fresh: nothing used is older than the refresh
-    seconds.
+    seconds, nor than what `heard` was told of.
 
-    Concurrent callers wait for one read. A config is compiled only if its id is another than before.
+    Concurrent callers wait for one read. While it is used, the pricing is read again in the background shortly
+    before its time is over, so that calls rarely wait. A config is compiled only if its id is another than before.
     """
 
     #: Compiled configs of earlier versions, and plans of users, that are kept.
@@ -78,13 +55,30 @@ class LivePricing:
         self._active: ActivePricing | None = None
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
+        #: Grows whenever what was read may be outdated, also for a read that is under way.
+        self._outdated = 0
+        self._refreshing: asyncio.Task[None] | None = None
         self._versions: RecentlyUsed[str, PricingEngine] = RecentlyUsed(self.VERSIONS_KEPT)
         self._plans: RecentlyUsed[str, tuple[float, GetUserPlanResult]] = RecentlyUsed(self.USERS_KEPT)
 
     def forget_active(self) -> None:
         """Read the active pricing, and everybody's plan, again before the next use."""
+        self._outdated += 1
         self._read_at = float("-inf")
         self._plans.clear()
+
+    def heard(self, version: str | None) -> None:
+        """Something was published, or may have been (`None`): read it now, so that the next call need not wait."""
+        if self._active is None and version is None:
+            return  # Nothing was read yet, so nothing is outdated.
+        self.forget_active()
+        self._refresh_soon()
+
+    async def aclose(self) -> None:
+        """End what runs in the background."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait((self._refreshing,))
 
     def forget_plan(self, user_id: str) -> None:
         """Read the user's plan again before the next use."""
@@ -94,11 +88,12 @@ class LivePricing:
         """The active pricing, `None` if none is published. Raises `StoreError` if it is due and cannot be
         read.
         """
-        if time.monotonic() - self._read_at < self._pricing_refresh_seconds:
+        age_seconds = time.monotonic() - self._read_at
+        if age_seconds < self._pricing_refresh_seconds:
+            if age_seconds > self._pricing_refresh_seconds * READ_AHEAD:
+                self._refresh_soon()
             return self._active
-        async with self._reading:
-            if time.monotonic() - self._read_at >= self._pricing_refresh_seconds:
-                await self._read()
+        await self._read_if_older(self._pricing_refresh_seconds)
         return self._active
 
     async def active(self) -> ActivePricing:
@@ -164,9 +159,27 @@ class LivePricing:
         current = await self.user_plan(user_id)
         return current.definition() if current.plan_id == plan_id else None
 
+    def _refresh_soon(self) -> None:
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.get_running_loop().create_task(self._refresh(), name="ducto pricing")
+
+    async def _refresh(self) -> None:
+        outdated = None
+        try:
+            while outdated != self._outdated:
+                outdated = self._outdated
+                await self._read_if_older(self._pricing_refresh_seconds * READ_AHEAD)
+        except Exception as error:  # noqa: BLE001 - the call that needs it reads again, and raises
+            logger.warning("The pricing could not be read ahead (%s).", type(error).__name__)
+
+    async def _read_if_older(self, seconds: float) -> None:
+        async with self._reading:
+            if time.monotonic() - self._read_at >= seconds:
+                await self._read()
+
     async def _read(self) -> None:
         # Taken before the read, so that what is used is never older than promised, however slow the store is.
-        started = time.monotonic()
+        started, outdated = time.monotonic(), self._outdated
         found = await self._store.get_active_pricing()
         before = self._active
         self._active = None if found is None else await self._made(found, before)
@@ -174,7 +187,8 @@ class LivePricing:
             self._plans.clear()
             if before is not None:
                 self._versions.put(before.id, before.engine)
-        self._read_at = started
+        if outdated == self._outdated:
+            self._read_at = started
 
     async def _made(self, found: PricingConfigResult, before: ActivePricing | None) -> ActivePricing:
         same = before is not None and before.id == found.id

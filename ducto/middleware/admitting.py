@@ -13,8 +13,8 @@ from ducto.meter import MeteredCall
 from ducto.middleware.clamp import affordable_output
 from ducto.middleware.idempotency import fingerprint
 from ducto.middleware.identity import Identity
-from ducto.middleware.options import MeteringOptions
-from ducto.middleware.providers import CallRequest, Provider, parse_request, reserve_usage
+from ducto.middleware.options import CallOptions
+from ducto.middleware.providers import CallRequest, Provider, reserve_usage
 from ducto.usage import UsageMetrics
 
 __all__ = ["AdmittedCall", "ReadRequest", "admit", "read_request"]
@@ -61,11 +61,9 @@ class AdmittedCall:
     clamped_tokens: int | None
 
 
-async def read_request(
-    body: bytes, *, provider: Provider, manager: CreditManager, options: MeteringOptions
-) -> ReadRequest:
+async def read_request(body: bytes, *, provider: Provider, manager: CreditManager, options: CallOptions) -> ReadRequest:
     """Understand a request. Raises `ArgumentError`, `ConfigError` without a pricing config, and `StoreError`."""
-    fields = parse_request(body)
+    fields = provider.parse(body)
     call = provider.read_request(fields, body_bytes=len(body))
     limit = call.output_limit
     if limit is None:
@@ -74,7 +72,7 @@ async def read_request(
 
 
 async def admit(
-    request: ReadRequest, identity: Identity, *, key: str | None, manager: CreditManager, options: MeteringOptions
+    request: ReadRequest, identity: Identity, *, key: str | None, manager: CreditManager, options: CallOptions
 ) -> AdmittedCall:
     """Reserve for the call, with a lowered output limit if that is wanted and needed.
 
@@ -125,7 +123,7 @@ async def admit(
 
 
 def _admitted(
-    metered: MeteredCall, request: ReadRequest, clamped_tokens: int | None, options: MeteringOptions
+    metered: MeteredCall, request: ReadRequest, clamped_tokens: int | None, options: CallOptions
 ) -> AdmittedCall:
     fields, provider = request.fields, request.provider
     if clamped_tokens is not None:
@@ -135,7 +133,8 @@ def _admitted(
     if asking is not None:
         fields = asking
     changed = fields is not request.fields
-    new_body = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8") if changed else None
+    # In ASCII, because a text may hold half of a surrogate pair, which UTF-8 cannot; JSON's escapes can.
+    new_body = json.dumps(fields, separators=(",", ":")).encode("ascii") if changed else None
     return AdmittedCall(metered, request, new_body, asking is not None, clamped_tokens)
 
 
@@ -150,7 +149,7 @@ async def _model_limit(manager: CreditManager, model: str | None) -> int | None:
         return None
 
 
-def _counted(body: bytes, call: CallRequest, options: MeteringOptions) -> int | None:
+def _counted(body: bytes, call: CallRequest, options: CallOptions) -> int | None:
     """Tokens of the body; not of one with images, whose data is no text."""
     if options.tokenizer is None or call.images:
         return None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ducto.middleware.admitting import ReadRequest
-from ducto.middleware.providers import StreamReader, UsageReading, load_object
+from ducto.middleware.headers import Headers, header_values
+from ducto.middleware.providers import StreamParser, StreamReader, UsageReading, load_object
 from ducto.middleware.sse import SSEParser
 
-__all__ = ["AnswerReading", "PlainReading", "StreamReading", "UnreadReading"]
+__all__ = ["AnswerReading", "PlainReading", "StreamReading", "UnreadReading", "reading_for"]
 
 
 class AnswerReading:
@@ -40,13 +41,14 @@ class UnreadReading(AnswerReading):
 
 
 class StreamReading(AnswerReading):
-    """Server-sent events. Either `feed` them, or take from `feed_visible` what the client is to see."""
+    """Events, in whatever framing. Either `feed` them, or take from `feed_visible` what the client is to see."""
 
     __slots__ = ("_parser", "_reader")
 
-    def __init__(self, reader: StreamReader) -> None:
+    def __init__(self, reader: StreamReader, parser: StreamParser | None = None) -> None:
+        """`parser` cuts the bytes into events; by default they are server-sent events."""
         super().__init__()
-        self._parser = SSEParser()
+        self._parser = parser if parser is not None else SSEParser()
         self._reader = reader
 
     @property
@@ -122,3 +124,15 @@ class PlainReading(AnswerReading):
         if self.too_large:
             return None
         return request.provider.usage_from_body(load_object(self.body), request=request.call)
+
+
+def reading_for(headers: Headers, request: ReadRequest, *, max_bytes: int) -> AnswerReading:
+    """How to read the decoded body of a successful answer with these headers; plain JSON up to `max_bytes`."""
+    values = header_values(headers, b"content-type")
+    media_type = values[0].split(b";", 1)[0].strip().lower() if values else b""
+    parser = request.provider.stream_parser(media_type.decode("latin-1"), request=request.call)
+    if parser is not None:
+        return StreamReading(request.provider.stream_reader(request=request.call), parser)
+    if media_type == b"application/json" or media_type.endswith(b"+json"):
+        return PlainReading(max_bytes=max_bytes)
+    return UnreadReading()

@@ -24,6 +24,7 @@ from ducto.middleware.options import MeteringOptions
 from ducto.middleware.providers import DEFAULT_ROUTES, Provider, Tokenizer
 from ducto.middleware.routes import FREE_PATHS, ModelLike, RouteTable, Unmetered
 from ducto.middleware.watchdog import Watchdog
+from ducto.middleware.websocket import MeterWebSocket, meter_websocket
 
 __all__ = ["MeteringMiddleware"]
 
@@ -76,6 +77,7 @@ class MeteringMiddleware:
         idle_seconds: float | None = 300.0,
         feature: str | None = None,
         operation_type: str | None = None,
+        websocket: MeterWebSocket | None = None,
     ) -> None:
         """Meter `app` with `manager`.
 
@@ -97,11 +99,17 @@ class MeteringMiddleware:
           cancelled: before the answer with 504 and without a charge, within it with an estimated charge.
         * `feature` is required of the caller's plan; `operation_type` (default: the format's name) is noted on the
           reservation.
+        * `websocket` meters connections to what looks like a model route; without it they are refused, also with
+          `unmetered="log"`, because nobody reads what goes over them. See `MeteredSocket`.
 
         Raises `ConfigError` for options out of range.
         """
         self.app = app
-        self._manager = manager
+        #: The manager whose store keeps the books.
+        self.manager = manager
+        #: The paths that are metered, and their wire formats.
+        self.metered_routes = routes
+        self._websocket = websocket
         self._routes = RouteTable(routes, free_paths=free_paths)
         if isinstance(answers, str):
             if answers != "in process":
@@ -134,11 +142,20 @@ class MeteringMiddleware:
             if found is not None and self._refuses(found):
                 await send_refusal(send, _UNMETERED, dialect=found.dialect)
                 return
-        elif scope["type"] == "websocket" and self._routes.suspicion(scope) is not None:
-            # Nothing reads what goes over a WebSocket, so a model behind one would be free.
-            await receive()
-            await send({"type": "websocket.close", "code": 1008, "reason": "not metered"})
-            return
+        elif scope["type"] == "websocket":
+            suspected = self._routes.suspicion(scope)
+            if suspected is not None:
+                await meter_websocket(
+                    self.app,
+                    scope,
+                    receive,
+                    send,
+                    manager=self.manager,
+                    identify=self._options.identify,
+                    callback=self._websocket,
+                    dialect=suspected.dialect,
+                )
+                return
         await self.app(scope, receive, send)
 
     def _refuses(self, found: ModelLike) -> bool:
@@ -170,11 +187,11 @@ class MeteringMiddleware:
             raise RefusedRequestError(NOBODY)
         key = read_key(scope["headers"])
         body = await read_body(scope, receive, max_bytes=options.max_body_bytes)
-        request = await read_request(body, provider=provider, manager=self._manager, options=options)
+        request = await read_request(body, provider=provider, manager=self.manager, options=options)
         try:
-            return await admit(request, identity, key=key, manager=self._manager, options=options)
+            return await admit(request, identity, key=key, manager=self.manager, options=options)
         except AlreadySettledError as settled:
-            receipt = await receipt_of(self._manager, settled)
+            receipt = await receipt_of(self.manager, settled)
             answer = await kept_answer(options.answers, identity, key, settled)
             if answer is None:
                 raise RefusedRequestError(settled_refusal(settled, receipt)) from None
@@ -185,7 +202,7 @@ class MeteringMiddleware:
         options = self._options
         watchdog = Watchdog(first_byte_seconds=options.first_byte_seconds, idle_seconds=options.idle_seconds)
         exchange = Exchange(
-            admitted, manager=self._manager, options=options, receive=receive, send=send, watchdog=watchdog
+            admitted, manager=self.manager, options=options, receive=receive, send=send, watchdog=watchdog
         )
         try:
             await self.app(_passed_on(scope, admitted), exchange.receive, exchange.send)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.types import Receive, Scope
 
 from ducto.middleware.error_bodies import Refusal, RefusedRequestError
-from ducto.middleware.headers import header_values
+from ducto.middleware.headers import Headers, header_values
 
-__all__ = ["ClientGoneError", "read_body"]
+__all__ = ["ClientGoneError", "check_body_headers", "read_body", "too_large"]
 
 
 class ClientGoneError(Exception):
@@ -19,12 +19,12 @@ async def read_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
 
     Raises `RefusedRequestError` (413, or 415 for an encoded body, which could be a bomb) and `ClientGoneError`.
     """
-    _check_headers(scope, max_bytes)
+    check_body_headers(scope["headers"], max_bytes=max_bytes)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         body: bytes = message.get("body", b"")
         if len(body) > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
         return body
     parts: list[bytes] = []
     size = 0
@@ -34,22 +34,26 @@ async def read_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
         part: bytes = message.get("body", b"")
         size += len(part)
         if size > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)
         message = await receive()
 
 
-def _check_headers(scope: Scope, max_bytes: int) -> None:
-    for name, value in scope["headers"]:
+def check_body_headers(headers: Headers, *, max_bytes: int) -> None:
+    """Refuse by its headers a body that need not be read: their names are in lower case.
+
+    Raises `RefusedRequestError` (400, 413, 415).
+    """
+    for name, value in headers:
         if name == b"content-length":
             if not value.isdigit():
                 raise RefusedRequestError(Refusal(status=400, code="invalid_argument", message="Bad Content-Length."))
             # Its text is limited too, because Python refuses to convert very long numbers.
             if len(value) > 18 or int(value) > max_bytes:
-                raise _too_large(max_bytes)
-    encodings = b",".join(header_values(scope["headers"], b"content-encoding")).strip().lower()
+                raise too_large(max_bytes)
+    encodings = b",".join(header_values(headers, b"content-encoding")).strip().lower()
     if encodings not in (b"", b"identity"):
         raise RefusedRequestError(
             Refusal(
@@ -60,7 +64,8 @@ def _check_headers(scope: Scope, max_bytes: int) -> None:
         )
 
 
-def _too_large(max_bytes: int) -> RefusedRequestError:
+def too_large(max_bytes: int) -> RefusedRequestError:
+    """413, to be raised."""
     return RefusedRequestError(
         Refusal(
             status=413,

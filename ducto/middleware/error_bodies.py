@@ -1,4 +1,4 @@
-"""Refusals as the caller's own SDK expects them: status, headers, and an OpenAI or Anthropic error body."""
+"""Refusals as the caller's own SDK expects them: status, headers, and an error body in its provider's form."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ducto.errors import (
 from ducto.middleware.headers import Headers
 from ducto.middleware.providers import Dialect
 
-__all__ = ["NOBODY", "Refusal", "RefusedRequestError", "error_body", "refusal_for", "send_refusal"]
+__all__ = ["NOBODY", "Refusal", "RefusedRequestError", "error_body", "refusal_for", "refusal_headers", "send_refusal"]
 
 RETRY_SOON_SECONDS = 1
 
@@ -48,6 +48,18 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
     504: "timeout_error",
+}
+#: Google's names of a status: https://google.aip.dev/193.
+_GEMINI_STATUSES = {
+    401: "UNAUTHENTICATED",
+    402: "RESOURCE_EXHAUSTED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    501: "UNIMPLEMENTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
 }
 
 
@@ -125,15 +137,20 @@ def error_body(refusal: Refusal, dialect: Dialect) -> bytes:
         fallback = "invalid_request_error" if refusal.status < 500 else "api_error"
         error = {"type": _ANTHROPIC_TYPES.get(refusal.status, fallback), "message": refusal.message}
         return json.dumps({"type": "error", "error": {**details, **error, "code": refusal.code}}).encode()
+    if dialect == "bedrock":
+        return json.dumps({**details, "message": refusal.message, "code": refusal.code}).encode()
+    if dialect == "gemini":
+        status = _GEMINI_STATUSES.get(refusal.status, "INVALID_ARGUMENT" if refusal.status < 500 else "INTERNAL")
+        told = {"code": refusal.status, "message": refusal.message, "status": status}
+        return json.dumps({"error": {**told, "details": [{**details, "reason": refusal.code}]}}).encode()
     fallback = "invalid_request_error" if refusal.status < 500 else "server_error"
     param = details.pop("param", None) or details.pop("field", None)
     error = {"message": refusal.message, "type": _OPENAI_TYPES.get(refusal.status, fallback)}
     return json.dumps({"error": {**details, **error, "param": param, "code": refusal.code}}).encode()
 
 
-async def send_refusal(send: Send, refusal: Refusal, *, dialect: Dialect) -> None:
-    """Answer with `refusal`. Nothing may have been sent before."""
-    body = error_body(refusal, dialect)
+def refusal_headers(refusal: Refusal, *, body: bytes) -> Headers:
+    """The headers that stand before `body`, the error body of `refusal`."""
     headers: Headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if refusal.final:
         headers.append((b"x-should-retry", b"false"))
@@ -141,6 +158,13 @@ async def send_refusal(send: Send, refusal: Refusal, *, dialect: Dialect) -> Non
         headers.append((b"retry-after", str(max(1, math.ceil(refusal.retry_after_seconds))).encode()))
     if refusal.close:
         headers.append((b"connection", b"close"))
+    return headers
+
+
+async def send_refusal(send: Send, refusal: Refusal, *, dialect: Dialect) -> None:
+    """Answer with `refusal`. Nothing may have been sent before."""
+    body = error_body(refusal, dialect)
+    headers = refusal_headers(refusal, body=body)
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 
 from starlette.types import Message, Receive, Send
 
-from ducto.errors import DuctoError
 from ducto.manager import CreditManager
 from ducto.middleware.admitting import AdmittedCall
-from ducto.middleware.answer_reading import AnswerReading, PlainReading, StreamReading, UnreadReading
+from ducto.middleware.answer_reading import AnswerReading, PlainReading, StreamReading, UnreadReading, reading_for
 from ducto.middleware.answers import KeptAnswer
-from ducto.middleware.billing import AnswerFacts, bill_for
+from ducto.middleware.billing import AnswerFacts, Bill, bill_for
+from ducto.middleware.closing import close_books
 from ducto.middleware.headers import (
     BALANCE,
     CLAMPED,
@@ -34,11 +33,6 @@ from ducto.supervisor import outcome
 from ducto.usage import UsageMetrics
 
 __all__ = ["Exchange"]
-
-logger = logging.getLogger("ducto.middleware")
-
-#: An answer waits at most so long for its charge; the charge then goes on by itself.
-SETTLE_WAIT_SECONDS = 5.0
 
 #: Headers of an answer that are not kept with it.
 _PER_CONNECTION = frozenset({b"connection", b"date", b"keep-alive", b"server", b"transfer-encoding"})
@@ -162,16 +156,15 @@ class Exchange:
         own.append((HELD, str(self._admitted.metered.reservation.held).encode()))
         if self._admitted.clamped_tokens is not None:
             own.append((CLAMPED, str(self._admitted.clamped_tokens).encode()))
-        media_type = _media_type(headers)
         readable = all(value.lower() == b"identity" for value in header_values(headers, b"content-encoding"))
-        request = self._admitted.request
-        if media_type == b"text/event-stream" and readable:
+        if readable:
+            request = self._admitted.request
+            self._reading = reading_for(headers, request, max_bytes=self._options.max_answer_bytes)
+        if isinstance(self._reading, StreamReading):
             if self._admitted.hide_usage:
                 headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
-            self._reading = StreamReading(request.provider.stream_reader(request=request.call))
             self._on_body = self._pass_stream
-        elif (media_type == b"application/json" or media_type.endswith(b"+json")) and readable:
-            self._reading = PlainReading(max_bytes=self._options.max_answer_bytes)
+        elif isinstance(self._reading, PlainReading):
             self._on_body = self._hold_plain
         else:
             self._on_body = self._pass_unread
@@ -317,29 +310,13 @@ class Exchange:
             return None
         self._closing = True
         self._watchdog.stop()
-        metered, request = self._admitted.metered, self._admitted.request
-        try:
-            async with asyncio.timeout(SETTLE_WAIT_SECONDS):
-                if not 200 <= self._status < 300:
-                    await metered.release()
-                    return None
-                bill = bill_for(
-                    self._facts(),
-                    request,
-                    missing_usage=self._options.missing_usage or self._manager.missing_usage,
-                )
-                if bill.releases:
-                    await metered.release()
-                    return None
-                actual = metered.reservation.amount if bill.reserved else bill.actual
-                return await self._keep_and_settle(actual, estimated=bill.estimated)
-        except TimeoutError:
-            logger.warning("The books of reservation %s close late.", metered.admission.reservation_id)
-        except DuctoError as error:
-            logger.warning("Reservation %s could not be ended: %s", metered.admission.reservation_id, error)
-        return None
+        bill = Bill()
+        if 200 <= self._status < 300:
+            missing_usage = self._options.missing_usage or self._manager.missing_usage
+            bill = bill_for(self._facts(), self._admitted.request, missing_usage=missing_usage)
+        return await close_books(self._admitted.metered, bill, settle=self._keep_and_settle)
 
-    async def _keep_and_settle(self, actual: UsageMetrics | int | None, *, estimated: bool) -> DeductionResult:
+    async def _keep_and_settle(self, actual: UsageMetrics | int | None, estimated: bool) -> DeductionResult:
         """Keep the answer, then charge: in this order, so that whoever finds the call charged finds its answer too.
 
         Both are one supervised task, which a cancelled request does not tear apart.
@@ -373,8 +350,3 @@ class Exchange:
             body_bytes=reading.body_bytes,
             passed_on=not held and reading.body_bytes > 0,
         )
-
-
-def _media_type(headers: Headers) -> bytes:
-    values = header_values(headers, b"content-type")
-    return values[0].split(b";", 1)[0].strip().lower() if values else b""

@@ -1,4 +1,4 @@
-"""The options of the metering middleware, checked once."""
+"""The options of the doors that meter HTTP, checked once."""
 
 from __future__ import annotations
 
@@ -13,45 +13,55 @@ from ducto.middleware.identity import Identify
 from ducto.middleware.providers import Tokenizer
 from ducto.middleware.routes import Unmetered
 
-__all__ = ["MeteringOptions"]
+__all__ = ["CallOptions", "MeteringOptions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeteringOptions:
-    """See `MeteringMiddleware` for what each means."""
+class CallOptions:
+    """What a door needs to reserve for a request and to charge its answer. See `MeteringMiddleware` for each."""
 
-    identify: Identify
-    unmetered: Unmetered
-    max_body_bytes: int
-    max_answer_bytes: int
-    default_output_tokens: int
-    tokenizer: Tokenizer | None
-    clamp: ClampToAfford | None
-    answers: AnswerCache | None
-    missing_usage: MissingUsage | None
-    include_usage: bool
-    drain_seconds: float
-    first_byte_seconds: float | None
-    idle_seconds: float | None
-    feature: str | None
-    operation_type: str | None
+    unmetered: Unmetered = "refuse"
+    max_body_bytes: int = 10_000_000
+    max_answer_bytes: int = 10_000_000
+    default_output_tokens: int = 16_384
+    tokenizer: Tokenizer | None = None
+    clamp: ClampToAfford | None = None
+    missing_usage: MissingUsage | None = None
+    include_usage: bool = True
+    feature: str | None = None
+    operation_type: str | None = None
 
     def __post_init__(self) -> None:
-        if not callable(self.identify):
-            raise ConfigError("identify must be a callable that takes the ASGI scope and returns the user, or None.")
         for name in ("max_body_bytes", "max_answer_bytes", "default_output_tokens"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        _check_choice(self.unmetered, Unmetered, name="unmetered")
+        if self.missing_usage is not None:
+            _check_choice(self.missing_usage, MissingUsage, name="missing_usage")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeteringOptions(CallOptions):
+    """See `MeteringMiddleware` for what each means."""
+
+    identify: Identify
+    answers: AnswerCache | None
+    drain_seconds: float
+    first_byte_seconds: float | None
+    idle_seconds: float | None
+
+    def __post_init__(self) -> None:
+        # By name, since `super()` does not find its way in a dataclass with slots.
+        CallOptions.__post_init__(self)
+        if not callable(self.identify):
+            raise ConfigError("identify must be a callable that takes the ASGI scope and returns the user, or None.")
         if not self.drain_seconds >= 0:
             raise ConfigError(f"drain_seconds must be at least 0, not {self.drain_seconds!r}.")
         for name in ("first_byte_seconds", "idle_seconds"):
             seconds = getattr(self, name)
             if seconds is not None and not seconds > 0:
                 raise ConfigError(f"{name} must be above 0 seconds, or None for no limit, not {seconds!r}.")
-        _check_choice(self.unmetered, Unmetered, name="unmetered")
-        if self.missing_usage is not None:
-            _check_choice(self.missing_usage, MissingUsage, name="missing_usage")
 
 
 def _check_choice(value: object, choices: object, *, name: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
+from pydantic import Field
+
 from ducto.models.base import Outcome, Row
 from ducto.usage import UsageMetrics
 
@@ -52,6 +54,9 @@ class BalanceResult(Row):
     user_id: str
     balance: int
     lifetime_purchased: int = 0
+    #: Until then the answer changes only if somebody writes to the account; `None` where the store cannot say. A bound:
+    #: the answer may well stay the same for longer.
+    stable_until: datetime | None = Field(default=None, repr=False)
 
 
 class AvailableResult(Row):
@@ -62,6 +67,9 @@ class AvailableResult(Row):
     held: int
     available: int
     team_id: str | None = None
+    #: Until then the answer changes only if somebody writes to the account; `None` where the store cannot say. A bound:
+    #: the answer may well stay the same for longer.
+    stable_until: datetime | None = Field(default=None, repr=False)
 
 
 class AddCreditsResult(Outcome):

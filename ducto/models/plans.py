@@ -23,6 +23,9 @@ class AllowanceResult(Row):
     remaining: int = 0
     period_start: datetime
     period_end: datetime
+    #: Until then the answer changes only if somebody writes to the account; `None` where the store cannot say. A bound:
+    #: the answer may well stay the same for longer.
+    stable_until: datetime | None = Field(default=None, repr=False)
 
 
 class GetUserPlanResult(Row):

@@ -23,7 +23,7 @@ checks of `ducto.testing.conformance` against it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
@@ -378,6 +378,20 @@ class PricingStore(ABC):
     async def activate_pricing(self, version: int | str) -> str:
         """Make an earlier version active again and return its id. Raises `PricingNotFoundError`."""
         _unsupported(self, "activate_pricing")
+
+    def on_pricing_published(self, heard: Callable[[str | None], None]) -> Callable[[], None]:
+        """Call `heard` with the id of each version that anybody publishes or activates, soon after.
+
+        With `None` it says that something may have been missed, so that it is time to look. A hint only, which may
+        come late, twice or never: who needs the truth asks `get_active_pricing`. `heard` runs on the event loop and
+        must be quick. Returns a function that ends it. Called on a running loop. Not abstract: a store that cannot
+        hear never calls.
+        """
+        return _nothing_to_end
+
+
+def _nothing_to_end() -> None:
+    """Ends a subscription that there is none of."""
 
 
 class PlanStore(ABC):

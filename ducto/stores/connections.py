@@ -43,6 +43,10 @@ class OwnConnections:
         self._closed = False
 
     async def take(self) -> Any:
+        import asyncpg
+
+        if self._closed:
+            raise asyncpg.InterfaceError("closed")
         while self._idle:
             since, connection = self._idle.pop()
             if not connection.is_closed() and time.monotonic() - since < _IDLE_SECONDS:

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from ducto.errors import ConfigError
 from ducto.stores.base import CreditStore
 
-__all__ = ["open_store"]
+__all__ = ["RedisOfEnvironment", "open_store", "redis_of_environment"]
 
 KEY_VARIABLES = ("DUCTO_SUPABASE_KEY", "SUPABASE_SERVICE_ROLE_KEY")
+REDIS_VARIABLES = ("DUCTO_REDIS_URL", "DUCTO_REDIS_PREFIX")
+
+
+class RedisOfEnvironment(NamedTuple):
+    """Which Redis to use, and what the names of all keys there begin with."""
+
+    url: str
+    prefix: str
+
+
+def redis_of_environment() -> RedisOfEnvironment | None:
+    """The Redis that `DUCTO_REDIS_URL` names, and `DUCTO_REDIS_PREFIX` (default: ducto); `None` where it is not set."""
+    url, prefix = (os.environ.get(name) for name in REDIS_VARIABLES)
+    return RedisOfEnvironment(url, prefix or "ducto") if url else None
 
 
 def open_store(url: str, *, key: str | None = None) -> CreditStore:
@@ -17,10 +32,25 @@ def open_store(url: str, *, key: str | None = None) -> CreditStore:
 
     `memory`; `postgresql://user:password@host/database`; `embedded:FOLDER` (a Postgres of its own in that folder);
     `https://PROJECT.supabase.co`, with the service_role key as `key` or in the environment variable
-    `DUCTO_SUPABASE_KEY` or `SUPABASE_SERVICE_ROLE_KEY`. Raises `ConfigError` for anything else, without repeating it.
+    `DUCTO_SUPABASE_KEY` or `SUPABASE_SERVICE_ROLE_KEY`. Where `DUCTO_REDIS_URL` is set that Redis is put in front of
+    it, as a `RedisCacheStore`, but for `memory`, which begins anew with each process and would find what an earlier one
+    kept. Raises `ConfigError` for anything else, without repeating it.
     """
-    scheme, colon, rest = url.partition(":")
-    scheme = scheme.lower()
+    store = _store_of(url, key)
+    redis = redis_of_environment()
+    if redis is None or _scheme_of(url) == "memory":
+        return store
+    from ducto.stores.redis import RedisCacheStore
+
+    return RedisCacheStore(store, redis.url, prefix=redis.prefix, owns_inner=True)
+
+
+def _scheme_of(url: str) -> str:
+    return url.partition(":")[0].lower()
+
+
+def _store_of(url: str, key: str | None) -> CreditStore:
+    scheme, (_, colon, rest) = _scheme_of(url), url.partition(":")
     if scheme == "memory" and not rest.strip("/"):
         from ducto.stores.memory import MemoryStore
 

@@ -126,18 +126,17 @@ class PostgresStore(ProcedureStore):
         if self._embedded is not None:
             await self._embedded.stop()
 
-    async def on_pricing_published(self, callback: Callable[[str | None], None]) -> Callable[[], None]:
-        """Call `callback` with the id of each pricing version that anybody publishes or activates, soon after.
+    def on_pricing_published(self, heard: Callable[[str | None], None]) -> Callable[[], None]:
+        """As every store's. Listens (`LISTEN`) on one connection more than the pool has, while anybody hears.
 
-        After a lost connection it is called with `None`: something may have been missed, so look again. A hint only:
-        who needs the truth asks `get_active_pricing`. Returns a function that ends it. Needs a session of its own, so
-        not possible through a pooler in transaction mode.
+        A store on a pool that was handed in, or behind a pooler in transaction mode (`statement_cache=False`), has no
+        session of its own to listen with: it never calls.
         """
-        if not self._statement_cache:
-            raise ConfigError("LISTEN does not work through a pooler in transaction mode; poll get_active_pricing.")
+        if self._dsn is None or not self._statement_cache:
+            return super().on_pricing_published(heard)
         if self._listener is None:
             self._listener = PricingListener(self._connect)
-        return self._listener.add(callback)
+        return self._listener.add(heard)
 
     # The transport
 
@@ -232,10 +231,7 @@ class PostgresStore(ProcedureStore):
         """A new connection to the database that the URL names."""
         import asyncpg
 
-        url = await self._url()
-        if url is None:
-            raise ConfigError("Listening needs a URL; make the store with PostgresStore(url) instead of a pool.")
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(url, **self._connect_options())
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(await self._url(), **self._connect_options())
         return connection
 
     def _connect_options(self) -> dict[str, Any]:
@@ -278,7 +274,7 @@ def _connect_error(error: Exception) -> StoreError | ConfigError:
     ):
         return ConfigError("This is not a usable Postgres URL; expected postgresql://user:password@host:port/database.")
     if isinstance(error, asyncpg.InterfaceError):
-        return StoreError("The pool of connections to Postgres is closed.", retryable=False)
+        return StoreError("This store is closed, or its pool is.", retryable=False)
     return StoreError(f"Postgres cannot be reached ({sqlstate or type(error).__name__}).", retryable=True)
 
 

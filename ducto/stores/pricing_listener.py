@@ -13,6 +13,7 @@ logger = logging.getLogger("ducto.stores.postgres")
 
 CHANNEL = "ducto_pricing"
 _CHECK_SECONDS = 30.0
+_FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 
 Callback = Callable[[str | None], None]
@@ -21,7 +22,8 @@ Callback = Callable[[str | None], None]
 class PricingListener:
     """Keeps one connection listening while there are callbacks; connects again when it is lost.
 
-    Callbacks run on the loop and must be quick; what they raise is logged.
+    Callbacks run on the loop and must be quick; what they raise is logged. Whenever a connection begins to listen they
+    are told `None`: what was published before was not heard.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[Any]]) -> None:
@@ -31,12 +33,18 @@ class PricingListener:
 
     def add(self, callback: Callback) -> Callable[[], None]:
         self._callbacks.append(callback)
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        loop = asyncio.get_running_loop()
+        if self._task is None or self._task.get_loop() is not loop:
+            # A task of an earlier loop ended with it.
+            self._task = loop.create_task(self._run(), name="ducto listening for pricing")
 
         def remove() -> None:
-            if callback in self._callbacks:
-                self._callbacks.remove(callback)
+            if callback not in self._callbacks:
+                return
+            self._callbacks.remove(callback)
+            if not self._callbacks and self._task is not None and not self._task.get_loop().is_closed():
+                self._task.cancel()
+                self._task = None
 
         return remove
 
@@ -48,16 +56,14 @@ class PricingListener:
             self._task = None
 
     async def _run(self) -> None:
-        pause = 1.0
-        first = True
+        pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
                 connection = await self._connect()
-                pause = 1.0
+                pause = _FIRST_PAUSE_SECONDS
                 try:
-                    await self._listen(connection, missed=not first)
+                    await self._listen(connection)
                 finally:
-                    first = False
                     connection.terminate()
             except Exception as error:  # noqa: BLE001 - whatever ended it, the listener goes on
                 # The type only: messages of the driver may contain parts of the URL.
@@ -65,13 +71,12 @@ class PricingListener:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-    async def _listen(self, connection: Any, *, missed: bool) -> None:
+    async def _listen(self, connection: Any) -> None:
         """Until the connection is lost."""
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
         await connection.add_listener(CHANNEL, lambda *said: self._tell(str(said[-1])))
-        if missed:
-            self._tell(None)
+        self._tell(None)
         while not lost.is_set():
             try:
                 await asyncio.wait_for(lost.wait(), _CHECK_SECONDS)

@@ -18,12 +18,13 @@ __all__ = ["serve"]
 
 @asynccontextmanager
 async def serve(
-    app: Any, *, host: str = "127.0.0.1", port: int = 0, shutdown_seconds: float = 2.0
+    app: Any, *, host: str = "127.0.0.1", port: int = 0, shutdown_seconds: float = 2.0, websockets: bool = False
 ) -> AsyncIterator[str]:
     """Serve `app` with uvicorn, on a free port for `port` 0; yields the base URL, as `http://127.0.0.1:40123`.
 
-    On leaving, connections that are still open have `shutdown_seconds` to end. Raises `ConfigError` if
-    uvicorn is not installed, the address cannot be had, or the app fails to start.
+    On leaving, connections that are still open have `shutdown_seconds` to end. WebSockets are spoken with
+    `websockets=True`, which needs the package of that name. Raises `ConfigError` if uvicorn is not installed,
+    the address cannot be had, or the app fails to start.
     """
     try:
         import uvicorn
@@ -38,7 +39,7 @@ async def serve(
         app,
         log_level="critical",
         access_log=False,
-        ws="none",
+        ws="auto" if websockets else "none",
         timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
     )
     server = _embedded(uvicorn.Server)(config)
@@ -60,11 +61,17 @@ async def _started(server: Server, task: asyncio.Task[None]) -> None:
 
 
 def _embedded(server_class: type[Server]) -> type[Server]:
-    """A server that leaves the signal handlers of the program that it runs in alone."""
+    """A server that leaves the program that it runs in alone: its signal handlers, and its running."""
     from contextlib import nullcontext
 
     class EmbeddedServer(server_class):  # type: ignore[valid-type,misc]
         def capture_signals(self) -> Any:
             return nullcontext()
+
+        async def startup(self, sockets: Any = None) -> None:
+            try:
+                await super().startup(sockets=sockets)
+            except SystemExit:  # So uvicorn says that the lifespan failed; here it ends the server alone.
+                self.should_exit = True
 
     return EmbeddedServer

@@ -18,7 +18,8 @@ begin
         'held', coalesce(v_use.held, 0),
         'remaining', ducto._allowance_left(a, v_plan.free_allowance, p_now),
         'period_start', v_month.window_start,
-        'period_end', v_month.window_end);
+        'period_end', v_month.window_end,
+        'stable_until', least(ducto._stable_until(a), v_month.window_end));
 end
 $$;
 

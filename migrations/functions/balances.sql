@@ -1,9 +1,15 @@
 -- Reading balances.
 
+-- Until when nothing of an account changes by itself, at least; the last day there is stands for never.
+create or replace function ducto._stable_until(a ducto.accounts) returns timestamptz
+language sql immutable as $$
+    select least(a.next_due_at, timestamptz '9999-12-31 00:00:00+00')
+$$;
+
 create or replace function ducto._get_balance(a ducto.accounts, p_now timestamptz, p jsonb) returns jsonb
 language sql stable as $$
     select pg_catalog.jsonb_build_object('user_id', a.account_id, 'balance', a.base + a.granted,
-        'lifetime_purchased', a.lifetime_purchased)
+        'lifetime_purchased', a.lifetime_purchased, 'stable_until', ducto._stable_until(a))
 $$;
 
 create or replace function public.ducto_get_balance(p_user_id text) returns jsonb
@@ -18,7 +24,8 @@ $$;
 create or replace function ducto._get_available(a ducto.accounts, p_now timestamptz, p jsonb) returns jsonb
 language sql stable as $$
     select pg_catalog.jsonb_build_object('user_id', p -> 'user_id', 'team_id', p -> 'team_id',
-        'balance', a.base + a.granted, 'held', a.held, 'available', a.base + a.granted - a.held)
+        'balance', a.base + a.granted, 'held', a.held, 'available', a.base + a.granted - a.held,
+        'stable_until', ducto._stable_until(a))
 $$;
 
 create or replace function public.ducto_get_available(p_user_id text, p_team_id text default null) returns jsonb

@@ -89,6 +89,15 @@ language sql stable security definer set search_path = '' set jit = off as $$
             else c.number::text = p_version end))
 $$;
 
+-- The active version without its config, which whoever has it already need not be sent again; configs are long, and
+-- every process asks several times a second.
+create or replace function public.ducto_active_version() returns jsonb
+language sql stable security definer set search_path = '' set jit = off as $$
+    select pg_catalog.jsonb_build_object('value', (
+        select ducto._version(c) from ducto.pricing_configs as c
+        where c.number = (select x.number from ducto.active_pricing as x where x.singleton)))
+$$;
+
 create or replace function public.ducto_pricing_history() returns jsonb
 language sql stable security definer set search_path = '' set jit = off as $$
     select pg_catalog.jsonb_build_object('rows',

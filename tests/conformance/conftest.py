@@ -1,4 +1,4 @@
-"""The stores that the conformance kit runs on: memory, and the SQL stores on real servers."""
+"""The stores that the conformance kit runs on: memory, and on real servers the SQL stores and those behind a Redis."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from ducto.stores.memory import MemoryStore
 from ducto.testing.clock import ManualClock
 from ducto.testing.harness import Harness, HarnessFactory, ManualClockHarness
+from tests.conformance.redis_harness import REDIS_STORES
 from tests.conformance.sql_harness import SQL_STORES
 
 
@@ -21,7 +22,7 @@ async def open_memory() -> AsyncIterator[Harness]:
         yield ManualClockHarness(store, clock)
 
 
-STORES: Mapping[str, HarnessFactory] = {"memory": open_memory, **SQL_STORES}
+STORES: Mapping[str, HarnessFactory] = {"memory": open_memory, **SQL_STORES, **REDIS_STORES}
 
 
 @pytest.fixture(params=STORES)

@@ -10,6 +10,7 @@ import pytest
 
 from ducto.testing.servers import new_database, postgres_server, start_postgrest
 from ducto.testing.servers.databases import create_supabase_roles
+from ducto.testing.servers.redis import start_redis
 
 
 @pytest.fixture
@@ -49,4 +50,12 @@ def short_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A home for blocks that keep something in it, with a path that is short enough for a unix socket's."""
     with tempfile.TemporaryDirectory(prefix="ducto-") as folder:
         monkeypatch.setenv("HOME", folder)
+        yield
+
+
+@pytest.fixture
+def redis_in_environment(database_in_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`REDIS_URL` names an empty Redis, and `DATABASE_URL` an empty database."""
+    with start_redis() as server:
+        monkeypatch.setenv("REDIS_URL", server.url)
         yield

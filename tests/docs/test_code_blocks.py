@@ -18,6 +18,7 @@ LINKS = [(path, link) for path in MARKDOWN_FILES for link in links_of(path)]
 
 #: What a block names -> the fixture that provides it; the first that fits.
 SURROUNDINGS = {
+    "REDIS_URL": "redis_in_environment",
     "SUPABASE_URL": "postgrest_in_environment",
     "DATABASE_URL": "database_in_environment",
     "~/": "short_home",

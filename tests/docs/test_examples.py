@@ -13,8 +13,13 @@ from tests.docs.markdown_files import ROOT
 #: Example -> a line that it prints when all went well.
 EXAMPLES = {
     "quickstart.py": "the books agree: True",
-    "fastapi_app.py": "the books agree: True",
     "decorator.py": "the books agree: True",
+    "fastapi_gateway.py": "the books agree: True",
+    "starlette_middleware.py": "the books agree: True",
+    "teams_and_plans.py": "the books agree: True",
+    "custom_store.py": "the store conforms",
+    "openai_sdk.py": "the books agree: True",
+    "anthropic_sdk.py": "the books agree: True",
 }
 
 

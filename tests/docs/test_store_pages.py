@@ -100,21 +100,6 @@ def test_scaling_page_says_of_every_table_how_it_grows() -> None:
     assert listed == tables - {"teams", "plans", "active_pricing"}
 
 
-def test_commands_and_options_exist() -> None:
-    """In every block of shell, and in what the text sets as code."""
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    seen: set[str] = set()
-    for path in MARKDOWN_FILES:
-        shell = "\n".join(block.text for block in blocks_of(path) if block.language == "sh")
-        inline = "\n".join(_code(prose_of(path)))
-        for command, rest in re.findall(r"(?:^|\s)ducto ([a-z]+)\b([^\n]*)", f"{shell}\n{inline}", re.MULTILINE):
-            assert command in commands, f"{path.relative_to(ROOT)}: ducto {command}"
-            options = {name for each in commands[command].params for name in each.opts}
-            assert set(re.findall(r"--[a-z-]+", rest)) <= options, f"{path.relative_to(ROOT)}: ducto {command}{rest}"
-            seen.add(command)
-    assert seen == set(commands)
-
-
 def test_variables_of_the_tests_exist() -> None:
     """What CONTRIBUTING says can be set is read somewhere."""
     code = "\n".join(

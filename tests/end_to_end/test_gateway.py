@@ -85,7 +85,7 @@ async def test_own_pages(site: Site) -> None:
     assert credits_left["available"] == START
     # The simulated provider has no such page, so its 404 is what comes back.
     assert (await site.http.get("/v1/models", headers=site.headers())).status_code == 404
-    assert (await site.http.post("/v1/images/generations", json={}, headers=site.headers())).status_code == 404
+    assert (await site.http.post("/v1/videos", json={}, headers=site.headers())).status_code == 404
 
 
 async def test_a_provider_that_is_away_is_502_in_the_dialect(caplog: pytest.LogCaptureFixture) -> None:

@@ -44,7 +44,8 @@ async def test_the_event_that_we_asked_for_is_hidden_at_every_offset() -> None:
     start = stream.rindex(b"data: {", 0, stream.index(b"data: [DONE]"))
     end = stream.index(b"data: [DONE]")
     assert b'"choices": []' in stream[start:end]
-    visible = stream[:start] + stream[end:]
+    # Nor does a client that did not ask see what asking adds to the other events.
+    visible = (stream[:start] + stream[end:]).replace(b', "usage": null', b"")
     body = {**BODIES[CHAT], "stream": True}
     async with open_books() as books:
         for offset in range(len(stream) + 1):

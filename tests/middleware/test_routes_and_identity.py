@@ -61,14 +61,14 @@ async def test_the_method_in_other_letters_is_metered(method: str, books: Books)
 SUSPICIOUS = [
     "/api/v1/chat/completions",
     "/openai/deployments/x/chat/completions",
-    "/v1/images/generations",
-    "/v1/audio/speech",
+    "/v1/videos",
+    "/v1/fine_tuning/jobs",
     "/v1/batches",
     "/v1/messages/batches",
     "/v1/responses/resp_1/cancel",
     "/v1/realtime/sessions",
-    "/v1beta/models/gemini:generateContent",
-    "/v1beta/models/gemini:streamGenerateContent",
+    "/v1beta/models/gemini:embedContent",
+    "/v1beta/models/gemini:batchGenerateContent",
     "/model/anthropic.claude/invoke-with-response-stream",
     "/v1/engines/davinci/completions",
     "/chat/completions",
@@ -81,7 +81,7 @@ async def test_what_looks_like_a_model_route_is_refused(path: str, books: Books)
     app = Anything()
     answer = await Caller(books.door(app)).post(path, BODIES[CHAT])
     assert answer.status == 404
-    assert answer.json["error"]["code"] == "unmetered_route"
+    assert b'"code": "unmetered_route"' in answer.body
     assert app.seen == []
 
 

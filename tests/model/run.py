@@ -26,6 +26,8 @@ __all__ = ["Answer", "Session"]
 
 #: The field of an answer that has a newly minted id, and what kind of id that is.
 _MINTED = {"reservation_id": "reservation", "transaction_id": "transaction", "team_id": "team"}
+#: A bound, which each store knows as exactly as it can.
+_NOT_COMPARED = frozenset({"stable_until"})
 _UNKNOWN = {"reservation": "rsv_unknown", "transaction": "txn_unknown", "team": "team_unknown"}
 
 
@@ -120,7 +122,8 @@ class Session:
     def _named(self, value: Any) -> Any:
         """The answer as plain data with names for minted ids."""
         if isinstance(value, BaseModel):
-            return {name: self._named(getattr(value, name)) for name in type(value).model_fields}
+            names = [name for name in type(value).model_fields if name not in _NOT_COMPARED]
+            return {name: self._named(getattr(value, name)) for name in names}
         if isinstance(value, str):
             return self.names.get(value) or self._spelled(value)
         if isinstance(value, Mapping):

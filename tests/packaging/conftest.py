@@ -59,4 +59,4 @@ def bare(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Environment:
 @pytest.fixture(scope="session")
 def whole(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment with all extras but the LiteLLM proxy."""
-    return Environment(tmp_path_factory.mktemp("whole") / "venv", f"{built.distributions.wheel}[all,prometheus]")
+    return Environment(tmp_path_factory.mktemp("whole") / "venv", f"{built.distributions.wheel}[all]")

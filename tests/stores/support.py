@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -43,14 +42,6 @@ class TransportDatabase:
             "AND backend_type = 'client backend'"
         )
         return [row[0] for row in found]
-
-    async def listening(self) -> None:
-        """Return when somebody listens for published pricing."""
-        while not await self.admin.fetchval(  # noqa: ASYNC110 - the server tells nobody
-            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND state = 'idle' "
-            "AND datname = current_database())"
-        ):
-            await asyncio.sleep(0.05)
 
     async def terminate(self) -> None:
         for pid in await self.sessions():

@@ -194,9 +194,17 @@ def test_every_method_is_async_and_the_memory_store_has_it_with_the_same_signatu
         assert own is not getattr(CreditStore, method), "the memory store does it itself"
 
 
+def test_hearing_of_a_publish_is_not_async_and_optional() -> None:
+    """It begins before it can be awaited that a connection is there, and a store that cannot hear says nothing."""
+    assert not inspect.iscoroutinefunction(CreditStore.on_pricing_published)
+    assert MemoryStore.on_pricing_published is CreditStore.on_pricing_published
+    stop = MemoryStore().on_pricing_published(lambda version: None)
+    stop()
+
+
 def test_no_method_is_public_beyond_the_interface() -> None:
     public = {name for name in dir(MemoryStore) if not name.startswith("_")}
-    assert public == {*PUBLISHED, *ADDED_METHODS}
+    assert public == {*PUBLISHED, *ADDED_METHODS, "on_pricing_published"}
 
 
 def test_abstract_are_exactly_the_methods_without_a_default() -> None:

@@ -19,6 +19,7 @@ from ducto.middleware.sse import SSEParser
 from ducto.testing.clock import ManualClock
 from ducto.testing.serving import serve
 from ducto.testing.simulator import Fault, ProviderSimulator, SimulatedRequest, input_tokens_of
+from ducto.testing.simulator.reply import IMAGE_TOKENS
 
 MESSAGES = [{"role": "user", "content": "How much is the fish?"}]
 BODIES: dict[str, dict[str, Any]] = {
@@ -130,6 +131,42 @@ async def test_the_openai_sdk_understands_every_route(bench: Bench) -> None:
             await client.responses.create(model="m", input="x")
         assert refused.value.response.headers["retry-after"] == "3"
     assert [record.outcome for record in bench.simulator.requests] == ["completed"] * 6 + ["refused"]
+
+
+async def test_the_openai_sdk_understands_images_and_sound(bench: Bench) -> None:
+    async with openai.AsyncOpenAI(base_url=bench.base_url + "/v1", api_key="k", max_retries=0) as client:
+        images = await client.images.generate(model="gpt-image-1", prompt="a fish", n=2)
+        assert images.data is not None
+        assert images.usage is not None
+        assert (len(images.data), images.usage.output_tokens) == (2, 2 * IMAGE_TOKENS)
+        stream = await client.images.generate(model="gpt-image-1", prompt="a fish", stream=True)
+        events = [event async for event in stream]
+        assert [event.type for event in events] == ["image_generation.partial_image", "image_generation.completed"]
+        edited = await client.images.edit(model="dall-e-2", prompt="x", n=3, image=[b"\x89PNG", b"\x89PNG"])
+        assert (len(edited.data or []), edited.usage) == (3, None)
+        sound = await client.audio.speech.create(model="tts-1", input="hello", voice="alloy")
+        assert len(await sound.aread()) == 8_000
+        recording = ("a.mp3", b"\xff\xfb" * 2_000)
+        text = await client.audio.transcriptions.create(model="whisper-1", file=recording)
+        assert text.usage is not None
+        assert text.usage.type == "duration"
+        assert text.usage.seconds == 2
+        parts = await client.audio.transcriptions.create(model="gpt-4o-transcribe", file=recording, stream=True)
+        last = [part async for part in parts][-1]
+        assert last.type == "transcript.text.done"
+        assert last.usage is not None
+        assert (last.usage.input_tokens, last.usage.output_tokens) == (40, 8)
+        plain = await client.audio.transcriptions.create(model="whisper-1", file=recording, response_format="srt")
+        assert "word1" in str(plain)
+
+
+@pytest.mark.parametrize("alt", ["", "?alt=sse"])
+async def test_gemini_streams_in_two_forms(bench: Bench, alt: str) -> None:
+    answer = await bench.http.post("/v1beta/models/gemini:streamGenerateContent" + alt, json={"contents": []})
+    assert answer.headers["content-type"].startswith("text/event-stream" if alt else "application/json")
+    chunks = [json.loads(item.data) for item in SSEParser().feed(answer.content)] if alt else answer.json()
+    assert chunks[-1]["usageMetadata"]["candidatesTokenCount"] == 8
+    assert [chunk["modelVersion"] for chunk in chunks] == ["gemini"] * 9
 
 
 async def test_the_anthropic_sdk_understands_messages(bench: Bench) -> None:

@@ -23,10 +23,12 @@ from ducto.middleware.providers.base import (
     served_tier,
 )
 from ducto.middleware.providers.jsontext import load_object, text_bytes
-from ducto.middleware.providers.numbers import FieldReader, Problems, object_at, request_count, text_at
+from ducto.middleware.providers.numbers import FieldReader, Problems, capped, object_at, request_count, text_at
 from ducto.middleware.providers.requests import as_object, read_flag, read_media, read_model, read_text
+from ducto.middleware.providers.splitting import split_writes
+from ducto.middleware.providers.tool_calls import ToolCalls
 from ducto.middleware.sse import SSEEvent
-from ducto.usage import MAX_AMOUNT, UsageMetrics
+from ducto.usage import UsageMetrics
 
 __all__ = ["AnthropicMessages"]
 
@@ -35,15 +37,16 @@ MIN_THINKING_TOKENS = 1024
 MAX_ITERATIONS = 1000
 #: How deep the request is searched for cache marks.
 MAX_MARK_DEPTH = 8
+#: Anthropic bounds a search tool by `max_uses`; a bound above this is none.
+MAX_SEARCHES = 100
 
 _SERVER_TOOLS = ("web_search", "web_fetch", "code_execution", "tool_search", "advisor", "mcp")
 _INPUT_COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _DELTA_TEXTS = ("text", "thinking", "partial_json", "content")
 _BLOCK_TEXTS = ("text", "thinking", "data", "input", "content")
+_CALL_BLOCKS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 #: Blocks that the model wrote; the results of server tools come between them, and are input.
-_WRITTEN_BLOCKS = frozenset(
-    {"text", "thinking", "redacted_thinking", "tool_use", "server_tool_use", "mcp_tool_use", "compaction"}
-)
+_WRITTEN_BLOCKS = frozenset({"text", "thinking", "redacted_thinking", "compaction", *_CALL_BLOCKS})
 
 
 class AnthropicMessages(Provider):
@@ -68,6 +71,7 @@ class AnthropicMessages(Provider):
             cache_write=_cache_write(fields),
             service_tier=read_text(fields, "service_tier"),
             speed=read_text(fields, "speed"),
+            web_searches=_web_searches(fields),
         )
 
     def limit_output(self, body: dict[str, Any], *, tokens: int) -> dict[str, Any]:
@@ -95,6 +99,8 @@ class AnthropicMessages(Provider):
         merged.overwrite(body.get("usage"))
         content = body.get("content")
         blocks = content if isinstance(content, list) else []
+        for block in blocks:
+            merged.note_block(block)
         return merged.reading(
             request=request,
             ended=True,
@@ -142,6 +148,7 @@ class _MessagesStream(StreamReader):
             self._merged.overwrite(message.get("usage"))
         elif kind == "content_block_start":
             self.delivered_bytes += _block_bytes(body.get("content_block"))
+            self._merged.note_block(body.get("content_block"))
         elif kind == "message_stop":
             self.finished = True
         elif kind == "error":
@@ -173,6 +180,20 @@ class _MergedUsage:
         self._tier: str | None = None
         self._speed: str | None = None
         self._unusable: set[str] = set()
+        self._calls = ToolCalls()
+        self._code_blocks = 0
+
+    def note_block(self, block: object) -> None:
+        """Take the tool that a content block calls. Searches are counted in the usage: a failed one is not billed."""
+        if not isinstance(block, dict):
+            return
+        kind, name = block.get("type"), text_at(block, "name")
+        if kind == "server_tool_use" and name == "web_search":
+            return
+        if kind in _CALL_BLOCKS:
+            self._calls.add(block)
+        if kind == "server_tool_use" and name is not None and name.endswith("code_execution"):
+            self._code_blocks += 1
 
     def overwrite(self, usage: object) -> None:
         """Take what `usage` says over what was said before; a rejected field leaves it, and is remembered."""
@@ -198,6 +219,8 @@ class _MergedUsage:
 
     def reading(self, *, request: CallRequest, ended: bool, model: str | None, delivered_bytes: int) -> UsageReading:
         usage = self._metrics(request)
+        if usage is not None:
+            usage = self._with_calls(usage)
         final = usage is not None and ended and not self._unusable
         zero = usage is not None and not (
             usage.total_input_tokens or usage.total_output_tokens or usage.web_search_calls
@@ -235,7 +258,7 @@ class _MergedUsage:
             if isinstance(entry, dict) and entry.get("type") == "compaction":
                 fields = FieldReader(entry, path="usage.iterations[]", problems=self._problems)
                 for name in (*_INPUT_COUNTS, "output_tokens"):
-                    extra[name] = min(MAX_AMOUNT, extra.get(name, 0) + fields.part(name))
+                    extra[name] = capped(extra.get(name, 0) + fields.part(name))
                     if fields.rejected:
                         self._unusable.add("iterations")
         return extra
@@ -244,10 +267,16 @@ class _MergedUsage:
         if not {"input_tokens", "output_tokens"} <= self._counts.keys():
             return None
         count = {
-            name: min(MAX_AMOUNT, self._counts.get(name, 0) + self._extra.get(name, 0))
+            name: capped(self._counts.get(name, 0) + self._extra.get(name, 0))
             for name in (*_INPUT_COUNTS, "output_tokens")
         }
-        short, long = self._cache_writes(count["cache_creation_input_tokens"])
+        short, long = split_writes(
+            count["cache_creation_input_tokens"],
+            short=self._short_writes or 0,
+            long=self._long_writes or 0,
+            unclear=self._lifetime_unclear,
+            problems=self._problems,
+        )
         output = count["output_tokens"]
         if self._thinking > output:
             self._problems.add("more thinking than output tokens; the larger is charged")
@@ -260,23 +289,15 @@ class _MergedUsage:
             output_tokens=max(0, output - self._thinking),
             reasoning_tokens=self._thinking,
             web_search_calls=self._searches,
-            code_exec_calls=self._code_runs,
+            code_exec_calls=max(self._code_runs, self._code_blocks),
             service_tier=served_tier(self._tier, request=request),
             speed=self._speed or request.speed,
         )
 
-    def _cache_writes(self, total: int) -> tuple[int, int]:
-        """`(5 minutes, 1 hour)`: what the split does not name was written for 5 minutes, the default.
-
-        A split that cannot be read makes it all count as the dearer one.
-        """
-        short, long = self._short_writes or 0, self._long_writes or 0
-        if self._lifetime_unclear:
-            return 0, total
-        if short + long > total:
-            self._problems.add("the details of the cache writes exceed their total; the larger is charged")
-            return short, long
-        return total - long, long
+    def _with_calls(self, usage: UsageMetrics) -> UsageMetrics:
+        calls = self._calls.copy()
+        calls.add_named("web_search", times=self._searches)
+        return calls.within(usage)
 
 
 def _block_bytes(block: object) -> int:
@@ -291,6 +312,15 @@ def _has_server_tools(body: Mapping[str, Any]) -> bool:
     tools = body.get("tools")
     kinds = [tool.get("type") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
     return any(isinstance(kind, str) and kind.startswith(_SERVER_TOOLS) for kind in kinds)
+
+
+def _web_searches(body: Mapping[str, Any]) -> int:
+    """The searches that the request allows, where it bounds them."""
+    tools = body.get("tools")
+    for tool in tools if isinstance(tools, list) else ():
+        if isinstance(tool, dict) and str(tool.get("type")).startswith("web_search"):
+            return min(MAX_SEARCHES, request_count(tool, "max_uses") or 0)
+    return 0
 
 
 def _cache_write(body: Mapping[str, Any]) -> CacheWrite | None:

@@ -8,12 +8,14 @@ that the call used, `StreamReader` the same over the events of a stream. A new f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from ducto.errors import ArgumentError
+from ducto.middleware.providers.jsontext import parse_request
 from ducto.middleware.providers.numbers import Problems
-from ducto.middleware.sse import SSEEvent
+from ducto.middleware.sse import SSEEvent, SSEParser
 from ducto.usage import UsageMetrics
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "CallRequest",
     "Dialect",
     "Provider",
+    "StreamParser",
     "StreamReader",
     "UnboundedInput",
     "UsageReading",
@@ -29,7 +32,7 @@ __all__ = [
 ]
 
 #: Whose error bodies the caller expects.
-Dialect = Literal["openai", "anthropic"]
+Dialect = Literal["openai", "anthropic", "gemini", "bedrock"]
 
 #: Input that the request's own bytes do not bound: a conversation that the provider keeps, tools that the
 #: provider runs (their results are input), a file that the provider fetches, sound.
@@ -63,6 +66,14 @@ class CallRequest:
     #: As requested; an answer says what was really served.
     service_tier: str | None = None
     speed: str | None = None
+    #: Images that the answer may hold; their tokens are beside the output limit.
+    output_images: int = 0
+    #: Web searches that the provider may run for the call, where the request bounds them.
+    web_searches: int = 0
+    #: The most that the call may use, and what one like it usually uses, where bytes and an output limit do not say
+    #: it: images and sound that are made, recordings.
+    worst_case: UsageMetrics | None = None
+    typical: UsageMetrics | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,18 @@ class UsageReading:
     delivered_bytes: int = 0
 
 
+class StreamParser(Protocol):
+    """Cuts the bytes of one stream into items without losing any: `SSEParser`, and the like for other framings."""
+
+    def feed(self, chunk: bytes, /) -> list[SSEEvent]:
+        """The items that `chunk` completed; the `raw` of all items together is the input."""
+        ...
+
+    def flush(self) -> SSEEvent | None:
+        """What is left at the end of the stream, `None` if nothing is."""
+        ...
+
+
 class StreamReader(ABC):
     """Reads the events of one stream in order. It never raises, whatever the bytes are."""
 
@@ -103,10 +126,11 @@ class StreamReader(ABC):
 
     @abstractmethod
     def feed(self, event: SSEEvent) -> bool:
-        """Take one item of `SSEParser`. True for the extra event that only `ask_for_usage` made the provider
-        send.
+        """Take one item of the stream's parser. True for the extra event that only `ask_for_usage` made the
+        provider send.
 
-        Such an event is to be hidden from a client that did not ask for it.
+        Such an event is to be hidden from a client that did not ask for it. What else that made the provider add
+        to an event is taken out of its `raw`.
         """
 
     @abstractmethod
@@ -115,13 +139,28 @@ class StreamReader(ABC):
 
 
 class Provider(ABC):
-    """One kind of model route. Instances hold no state and are shared by all requests."""
+    """One kind of model route. Instances do not change, and are shared by all requests that `bind` to them."""
 
     #: Short and stable: for logs and as the operation type of a reservation.
     name: ClassVar[str]
     dialect: ClassVar[Dialect]
     #: The smallest output limit that the provider accepts.
     smallest_output_limit: ClassVar[int] = 1
+
+    def bind(self, *, model: str | None, headers: Iterable[tuple[bytes, bytes]]) -> Provider:
+        """The provider of one request: itself, unless more than the body decides about how to read it.
+
+        `model` is the name that the path has, `None` if it has none; `headers` are those of the request.
+        """
+        return self
+
+    def parse(self, body: bytes) -> dict[str, Any]:
+        """The fields in a request's body, by name. Raises `ArgumentError` for what cannot be read for certain."""
+        return parse_request(body)
+
+    def stream_parser(self, media_type: str, *, request: CallRequest) -> StreamParser | None:
+        """A parser for an answer of this media type, `None` where such an answer is no stream."""
+        return SSEParser() if media_type == "text/event-stream" else None
 
     @abstractmethod
     def read_request(self, body: object, *, body_bytes: int) -> CallRequest:
@@ -135,20 +174,33 @@ class Provider(ABC):
         """A copy of `body` that asks for the usage of its stream; `None` if there is nothing to ask for."""
         return None
 
-    @abstractmethod
     def limit_output(self, body: dict[str, Any], *, tokens: int) -> dict[str, Any]:
         """A copy of `body` whose output is limited to `tokens` for one choice; a lower limit in it stays.
 
-        Raises `ArgumentError` for `tokens` below 1.
+        Where there is no such limit (`CallRequest.output_limit` is then 0) the copy is unchanged. Raises
+        `ArgumentError` for `tokens` below 1.
         """
+        checked_limit(tokens)
+        return dict(body)
 
     @abstractmethod
     def usage_from_body(self, body: object, *, request: CallRequest) -> UsageReading:
         """Read the parsed JSON of a successful plain answer, `None` for one that is no JSON. Never raises."""
 
-    @abstractmethod
     def stream_reader(self, *, request: CallRequest) -> StreamReader:
         """A new reader for the answer to `request`."""
+        return _NoStream(request=request)
+
+
+class _NoStream(StreamReader):
+    """A server that streams what is never streamed is not understood: its usage is missing."""
+
+    def feed(self, event: SSEEvent) -> bool:
+        self.problems.add("the answer came as a stream, which is not a known form of it")
+        return False
+
+    def reading(self) -> UsageReading:
+        return UsageReading(problems=self.problems.as_tuple())
 
 
 def checked_limit(tokens: int) -> int:

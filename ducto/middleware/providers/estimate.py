@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from ducto.middleware.providers.base import CallRequest, UsageReading, served_tier
-from ducto.usage import MAX_AMOUNT, UsageMetrics
+from ducto.middleware.providers.numbers import capped
+from ducto.usage import UsageMetrics
 
 __all__ = [
     "IMAGE_TOKENS",
@@ -56,16 +57,21 @@ def reserve_usage(
     `default_output_limit` is used where the request has no limit (the model's own maximum). `input_tokens`
     replaces the bound by bytes, for a caller with a `Tokenizer`. Input is put into the dearest bucket that
     the request asks for: a cache write, where it asks for one, or sound, and then the output too. Of what
-    `request.unbounded_input` names only the sound is in it: a token of it is many bytes.
+    `request.unbounded_input` names only the sound is in it: a token of it is many bytes. A request that has a
+    `worst_case` of its own is reserved as that.
     """
+    if request.worst_case is not None:
+        return request.worst_case
     text = bound_text_tokens(request.input_bytes) if input_tokens is None else input_tokens
     limit = default_output_limit if request.output_limit is None else request.output_limit
     sound = "audio" in request.unbounded_input
     return UsageMetrics(
         model=request.model,
-        **{"input_audio_tokens" if sound else _WRITE_BUCKETS[request.cache_write]: _capped(text)},
-        input_image_tokens=_capped(request.images * image_tokens),
-        **{"output_audio_tokens" if sound else "output_tokens": _capped(limit * request.choices)},
+        **{"input_audio_tokens" if sound else _WRITE_BUCKETS[request.cache_write]: capped(text)},
+        input_image_tokens=capped(request.images * image_tokens),
+        **{"output_audio_tokens" if sound else "output_tokens": capped(limit * request.choices)},
+        output_image_tokens=capped(request.output_images * image_tokens),
+        web_search_calls=request.web_searches,
         service_tier=served_tier(None, request=request),
         speed=request.speed,
     )
@@ -83,23 +89,22 @@ def estimate_usage(
 
     `delivered_bytes` is the text that reached the client (`UsageReading.delivered_bytes`), `known` a reading
     that is not final: its input stands, and its output is the least. `input_tokens` replaces the estimate by
-    bytes.
+    bytes. A request that has a `typical` use of its own is taken to have had that.
     """
     output = typical_text_tokens(delivered_bytes)
     if known is not None and known.usage is not None:
         usage = known.usage
         missing = max(0, output - usage.total_output_tokens)
-        return usage.model_copy(update={"output_tokens": _capped(usage.output_tokens + missing)})
+        return usage.model_copy(update={"output_tokens": capped(usage.output_tokens + missing)})
+    if request.typical is not None:
+        return request.typical
     text = typical_text_tokens(request.input_bytes) if input_tokens is None else input_tokens
     return UsageMetrics(
         model=request.model,
-        input_tokens=_capped(text),
-        input_image_tokens=_capped(request.images * image_tokens),
-        output_tokens=_capped(output),
+        input_tokens=capped(text),
+        input_image_tokens=capped(request.images * image_tokens),
+        output_tokens=capped(output),
+        web_search_calls=min(1, request.web_searches),
         service_tier=served_tier(known.service_tier if known is not None else None, request=request),
         speed=request.speed,
     )
-
-
-def _capped(tokens: int) -> int:
-    return min(tokens, MAX_AMOUNT)

@@ -7,13 +7,15 @@ rejected.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from ducto.errors import ArgumentError
 from ducto.usage import MAX_AMOUNT
 
-__all__ = ["MAX_PROBLEMS", "FieldReader", "Problems", "object_at", "request_count", "text_at"]
+__all__ = ["MAX_PROBLEMS", "FieldReader", "Problems", "capped", "object_at", "objects_in", "request_count", "text_at"]
 
 #: A stream may repeat the same fault in each of a million events; this many distinct ones are kept.
 MAX_PROBLEMS = 20
@@ -61,6 +63,17 @@ class FieldReader:
         self._problems.add(f"{self._path}.{name} is not a whole number from 0 to 2^53-1 and was rejected")
         return None
 
+    def milliseconds(self, name: str) -> int | None:
+        """The seconds `name`, of which a part is a measure too, in milliseconds, rounded up; else like `count`."""
+        value = self._source.get(name)
+        if value is None:
+            return None
+        if type(value) in (int, float) and 0 <= value <= MAX_AMOUNT // 1000 and math.isfinite(value):
+            return int((Decimal(str(value)) * 1000).to_integral_value(ROUND_CEILING))
+        self.rejected.add(name)
+        self._problems.add(f"{self._path}.{name} is not a number of seconds and was rejected")
+        return None
+
     def part(self, name: str) -> int:
         """Like `count`, for a part of a total: 0 if it is absent or rejected."""
         return self.count(name) or 0
@@ -70,10 +83,20 @@ class FieldReader:
         return FieldReader(object_at(self._source, name), path=f"{self._path}.{name}", problems=self._problems)
 
 
+def capped(amount: int) -> int:
+    """`amount`, but at most the largest that a count can be."""
+    return min(amount, MAX_AMOUNT)
+
+
 def object_at(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """The object `name` of `source`; empty if it is absent or something else."""
     value = source.get(name)
     return value if isinstance(value, dict) else {}
+
+
+def objects_in(value: object) -> list[dict[str, Any]]:
+    """The objects in the list `value`; none if it is no list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def text_at(source: Mapping[str, Any], name: str) -> str | None:

@@ -8,6 +8,7 @@ running total on every chunk; so the last valid one counts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -23,8 +24,8 @@ from ducto.middleware.providers.base import (
     served_tier,
 )
 from ducto.middleware.providers.jsontext import load_object, text_bytes
-from ducto.middleware.providers.numbers import FieldReader, Problems, request_count, text_at
-from ducto.middleware.providers.openai_usage import split_input, split_output, usage_in_tail
+from ducto.middleware.providers.numbers import FieldReader, Problems, object_at, objects_in, request_count, text_at
+from ducto.middleware.providers.openai_usage import read_input, read_output, usage_in_tail
 from ducto.middleware.providers.requests import (
     as_object,
     read_flag,
@@ -32,12 +33,15 @@ from ducto.middleware.providers.requests import (
     read_model,
     read_text,
 )
+from ducto.middleware.providers.tool_calls import ToolCalls
 from ducto.middleware.sse import SSEEvent
 from ducto.usage import UsageMetrics
 
 __all__ = ["OpenAIChat", "OpenAICompletions"]
 
 _DELTA_TEXTS = ("content", "refusal", "tool_calls", "function_call")
+#: What `include_usage` adds to every chunk but the last. A quote within a string is escaped, so it cannot match.
+_NULL_USAGE = re.compile(rb'"usage"[ \t]*:[ \t]*null')
 
 
 class _CompletionsFormat(Provider):
@@ -58,14 +62,17 @@ class _CompletionsFormat(Provider):
             return UsageReading(problems=problems.as_tuple())
         tier = text_at(body, "service_tier")
         usage = _read_usage(body.get("usage"), request=request, tier=tier, problems=problems)
+        calls = ToolCalls()
+        for choice in objects_in(body.get("choices")):
+            _note_calls(choice, "message", calls)
         return UsageReading(
-            usage=usage,
+            usage=None if usage is None else calls.within(usage),
             final=usage is not None,
             explicit_zero=_is_zero(usage),
             problems=problems.as_tuple(),
             model=text_at(body, "model"),
             service_tier=tier,
-            delivered_bytes=sum(_choice_bytes(choice, "message") for choice in _choices(body)),
+            delivered_bytes=sum(_choice_bytes(choice, "message") for choice in objects_in(body.get("choices"))),
         )
 
     def stream_reader(self, *, request: CallRequest) -> StreamReader:
@@ -82,7 +89,9 @@ class OpenAIChat(_CompletionsFormat):
         limits = [request_count(fields, name) for name in ("max_completion_tokens", "max_tokens")]
         media = read_media(fields.get("messages"))
         unbounded: set[UnboundedInput] = set(media.unbounded)
-        if fields.get("web_search_options") is not None:
+        choices = request_count(fields, "n", minimum=1) or 1
+        searches = fields.get("web_search_options") is not None
+        if searches:
             unbounded.add("hosted_tools")
         modalities = fields.get("modalities")
         if isinstance(modalities, list) and "audio" in modalities:
@@ -92,11 +101,14 @@ class OpenAIChat(_CompletionsFormat):
             stream=read_flag(fields, "stream"),
             usage_requested=_usage_requested(fields),
             output_limit=max((limit for limit in limits if limit is not None), default=None),
-            choices=request_count(fields, "n", minimum=1) or 1,
+            choices=choices,
             input_bytes=max(0, body_bytes - media.image_bytes),
             images=media.images,
             unbounded_input=frozenset(unbounded),
             service_tier=read_text(fields, "service_tier"),
+            output_images=choices if isinstance(modalities, list) and "image" in modalities else 0,
+            # A model that takes these options searches once for each call, and the answer does not count it.
+            web_searches=1 if searches else 0,
         )
 
     def limit_output(self, body: dict[str, Any], *, tokens: int) -> dict[str, Any]:
@@ -133,6 +145,7 @@ class _CompletionsStream(StreamReader):
     def __init__(self, *, request: CallRequest) -> None:
         super().__init__(request=request)
         self._usage: UsageMetrics | None = None
+        self._calls = ToolCalls()
         self._final = False
         self._ended_choice = False
         self._model: str | None = None
@@ -159,6 +172,7 @@ class _CompletionsStream(StreamReader):
             for choice in choices:
                 if isinstance(choice, dict):
                     self.delivered_bytes += _choice_bytes(choice, "delta")
+                    _note_calls(choice, "delta", self._calls)
                     self._ended_choice = self._ended_choice or choice.get("finish_reason") is not None
         if self._model is None:
             self._model = text_at(body, "model")
@@ -166,13 +180,15 @@ class _CompletionsStream(StreamReader):
             self._tier = text_at(body, "service_tier") or self._tier
         usage = body.get("usage")
         if usage is None:
+            if "usage" in body and not self.request.usage_requested:
+                event.raw = _without_null_usage(event.raw)
             return False
         self._take(usage, final=choices == [] or self._ended_choice)
         return choices == []
 
     def reading(self) -> UsageReading:
         return UsageReading(
-            usage=self._usage,
+            usage=None if self._usage is None else self._calls.within(self._usage),
             final=self._usage is not None and (self._final or self.finished),
             explicit_zero=_is_zero(self._usage) and (self._final or self.finished),
             problems=self.problems.as_tuple(),
@@ -205,19 +221,23 @@ def _read_usage(usage: object, *, request: CallRequest, tier: str | None, proble
     totals = _totals(fields, problems=problems)
     if totals is None:
         return None
-    read = split_input(totals[0], fields.nested("prompt_tokens_details"), problems=problems)
-    written = split_output(totals[1], fields.nested("completion_tokens_details"), problems=problems)
+    read = read_input(totals[0], fields.nested("prompt_tokens_details"), problems=problems)
+    written = read_output(totals[1], fields.nested("completion_tokens_details"), problems=problems)
+    # OpenAI does not say; LiteLLM's proxy does, as Anthropic does.
+    searches = fields.nested("server_tool_use").count("web_search_requests")
     return UsageMetrics(
         model=request.model,
         input_tokens=read.fresh,
         cache_read_tokens=read.cached,
         cache_write_tokens=read.written,
+        cache_write_1h_tokens=read.written_long,
         input_audio_tokens=read.audio,
         input_image_tokens=read.image,
         output_tokens=written.text,
         reasoning_tokens=written.reasoning,
         output_audio_tokens=written.audio,
         output_image_tokens=written.image,
+        web_search_calls=request.web_searches if searches is None else searches,
         service_tier=served_tier(tier, request=request),
     )
 
@@ -269,11 +289,6 @@ def _prompt_count(prompt: object) -> int:
     return max(1, sum(1 for item in prompt if isinstance(item, str | list)))
 
 
-def _choices(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    choices = body.get("choices")
-    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
-
-
 def _choice_bytes(choice: Mapping[str, Any], holder: str) -> int:
     """Text in one choice: in its `message` or `delta` (chat), or in its `text` (completions)."""
     message = choice.get(holder)
@@ -289,3 +304,35 @@ def _choice_bytes(choice: Mapping[str, Any], holder: str) -> int:
         size += max(text_bytes(message.get("reasoning_content")), text_bytes(message.get("reasoning")))
     audio = message.get("audio")
     return size + (text_bytes(audio.get("transcript")) if isinstance(audio, dict) else 0)
+
+
+def _note_calls(choice: Mapping[str, Any], holder: str, calls: ToolCalls) -> None:
+    """The functions that one choice calls. In a stream the name comes once, some servers repeat it."""
+    message = choice.get(holder)
+    if not isinstance(message, dict) or ("tool_calls" not in message and "function_call" not in message):
+        return
+    place = _number(choice.get("index"))
+    for number, tool in enumerate(objects_in(message.get("tool_calls"))):
+        index = _number(tool.get("index"))
+        # In a plain answer, and with some servers, calls come whole and have ids instead of an index.
+        key = (number, text_at(tool, "id")) if index is None else index
+        for kind in ("function", "custom"):
+            calls.add_once((place, key), object_at(tool, kind))
+    calls.add_once((place, "function_call"), object_at(message, "function_call"))
+
+
+def _number(value: object) -> int | None:
+    return value if type(value) is int else None
+
+
+def _without_null_usage(raw: bytes) -> bytes:
+    """An event as it would be had nobody asked for the usage; unchanged where that is not certain."""
+    found = list(_NULL_USAGE.finditer(raw))
+    if len(found) != 1:
+        return raw
+    # One comma goes with it: the one before, or at the start of the object the one after.
+    before, after = raw[: found[0].start()].rstrip(b" \t"), raw[found[0].end() :]
+    if before.endswith(b","):
+        return before[:-1] + after
+    after = after.lstrip(b" \t")
+    return before + after[1:].lstrip(b" \t") if after.startswith(b",") else raw

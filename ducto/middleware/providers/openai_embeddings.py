@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ducto.middleware.providers.base import (
     CallRequest,
     Dialect,
     Provider,
-    StreamReader,
     UsageReading,
-    checked_limit,
 )
 from ducto.middleware.providers.numbers import FieldReader, Problems, object_at, text_at
 from ducto.middleware.providers.requests import as_object, read_model
-from ducto.middleware.sse import SSEEvent
 from ducto.usage import UsageMetrics
 
 __all__ = ["OpenAIEmbeddings"]
@@ -29,11 +26,6 @@ class OpenAIEmbeddings(Provider):
     def read_request(self, body: object, *, body_bytes: int) -> CallRequest:
         fields = as_object(body)
         return CallRequest(model=read_model(fields), output_limit=0, input_bytes=body_bytes)
-
-    def limit_output(self, body: dict[str, Any], *, tokens: int) -> dict[str, Any]:
-        """There is no output to limit: an unchanged copy."""
-        checked_limit(tokens)
-        return dict(body)
 
     def usage_from_body(self, body: object, *, request: CallRequest) -> UsageReading:
         problems = Problems()
@@ -51,17 +43,3 @@ class OpenAIEmbeddings(Provider):
             problems=problems.as_tuple(),
             model=text_at(body, "model"),
         )
-
-    def stream_reader(self, *, request: CallRequest) -> StreamReader:
-        return _NoStream(request=request)
-
-
-class _NoStream(StreamReader):
-    """A server that streams embeddings all the same is not understood: its usage is missing."""
-
-    def feed(self, event: SSEEvent) -> bool:
-        self.problems.add("embeddings came as a stream, which is not a known format")
-        return False
-
-    def reading(self) -> UsageReading:
-        return UsageReading(problems=self.problems.as_tuple())

@@ -22,11 +22,21 @@ from ducto.middleware.providers.base import (
     served_tier,
 )
 from ducto.middleware.providers.jsontext import load_object, text_bytes
-from ducto.middleware.providers.numbers import FieldReader, Problems, object_at, request_count, text_at
-from ducto.middleware.providers.openai_usage import split_input, split_output, usage_in_tail
+from ducto.middleware.providers.numbers import (
+    FieldReader,
+    Problems,
+    capped,
+    object_at,
+    objects_in,
+    request_count,
+    text_at,
+)
+from ducto.middleware.providers.openai_images import read_image_tokens
+from ducto.middleware.providers.openai_usage import read_input, read_output, usage_in_tail
 from ducto.middleware.providers.requests import as_object, read_flag, read_media, read_model, read_text
+from ducto.middleware.providers.tool_calls import MAX_TOOL_CALLS, ToolCalls
 from ducto.middleware.sse import SSEEvent
-from ducto.usage import MAX_AMOUNT, UsageMetrics
+from ducto.usage import UsageMetrics
 
 __all__ = ["OpenAIResponses"]
 
@@ -35,13 +45,19 @@ _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.fa
 _CLIENT_TOOLS = frozenset(
     {"function", "custom", "local_shell", "computer", "computer_use_preview", "apply_patch", "namespace"}
 )
+#: Items that have the name of what they call; any other is called by its kind.
+_NAMED_CALLS = frozenset({"function_call", "custom_tool_call", "mcp_call"})
 _STORED_CONTEXT = ("previous_response_id", "conversation", "prompt")
 #: Fields of the output items that hold what the model wrote.
 _ITEM_TEXTS = ("content", "summary", "arguments", "input", "code")
 
 
 class OpenAIResponses(Provider):
-    """`/v1/responses`. A call in the background is refused: its answer does not say what it will cost."""
+    """`/v1/responses`.
+
+    A call in the background is refused: it is answered at once, without its usage, and goes on after the hold has
+    ended; nobody has to fetch what it made, so there is no moment at which it would surely be charged.
+    """
 
     name: ClassVar[str] = "openai.responses"
     dialect: ClassVar[Dialect] = "openai"
@@ -59,8 +75,10 @@ class OpenAIResponses(Provider):
         unbounded: set[UnboundedInput] = set(media.unbounded)
         if any(fields.get(name) is not None for name in _STORED_CONTEXT):
             unbounded.add("stored_context")
-        if _has_hosted_tools(fields.get("tools")):
+        tools = _tool_kinds(fields.get("tools"))
+        if not tools <= _CLIENT_TOOLS:
             unbounded.add("hosted_tools")
+        most_calls = min(MAX_TOOL_CALLS, request_count(fields, "max_tool_calls") or 0)
         return CallRequest(
             model=read_model(fields),
             stream=read_flag(fields, "stream"),
@@ -69,6 +87,8 @@ class OpenAIResponses(Provider):
             images=media.images,
             unbounded_input=frozenset(unbounded),
             service_tier=read_text(fields, "service_tier"),
+            output_images=max(1, most_calls) if "image_generation" in tools else 0,
+            web_searches=most_calls if any(kind.startswith("web_search") for kind in tools) else 0,
         )
 
     def limit_output(self, body: dict[str, Any], *, tokens: int) -> dict[str, Any]:
@@ -91,6 +111,8 @@ class _ResponsesStream(StreamReader):
     def __init__(self, *, request: CallRequest) -> None:
         super().__init__(request=request)
         self._response: Mapping[str, Any] = {}
+        #: What each item of the output is, for a terminal event that is too large to have them.
+        self._items: list[dict[str, Any]] = []
         self._model: str | None = None
 
     def feed(self, event: SSEEvent) -> bool:
@@ -115,6 +137,10 @@ class _ResponsesStream(StreamReader):
             self._end(kind, object_at(body, "response"))
         elif kind == "error":
             self.failed = True
+        elif kind == "response.output_item.done":
+            item = object_at(body, "item")
+            if len(self._items) < MAX_TOOL_CALLS:
+                self._items.append({name: item.get(name) for name in ("type", "name", "action")})
         elif kind == "response.created":
             self._model = text_at(object_at(body, "response"), "model")
         return False
@@ -153,7 +179,7 @@ class _ResponsesStream(StreamReader):
         tools = usage_in_tail(event.tail, name="tool_usage", totals=())
         tail = event.tail.decode("utf-8", "replace")
         tier = next((t for t in ("priority", "flex") if f'"service_tier":"{t}"' in tail), None)
-        self._end(kind, {"usage": usage, "tool_usage": tools, "service_tier": tier})
+        self._end(kind, {"usage": usage, "tool_usage": tools, "service_tier": tier, "output": self._items})
 
 
 def _reading(
@@ -187,29 +213,31 @@ def _read_usage(
         problems.add("usage lacks input_tokens or output_tokens")
         return None
     total = fields.count("total_tokens") or 0
-    read = split_input(total_in, fields.nested("input_tokens_details"), problems=problems)
-    written = split_output(max(total_out, total - total_in), fields.nested("output_tokens_details"), problems=problems)
+    read = read_input(total_in, fields.nested("input_tokens_details"), problems=problems)
+    written = read_output(max(total_out, total - total_in), fields.nested("output_tokens_details"), problems=problems)
     tools = FieldReader(object_at(response, "tool_usage"), path="tool_usage", problems=problems)
-    images = tools.nested("image_gen")
-    kinds = _items_by_kind(response)
-    searches = tools.nested("web_search").count("num_requests")
-    return UsageMetrics(
+    # The image tool's tokens are not in `usage`.
+    told = read_image_tokens(tools.nested("image_gen")) or (0, 0, 0, 0)
+    image_text, image_in, image_text_out, image_out = told
+    ran = _RanTools(response, searches=tools.nested("web_search").count("num_requests"))
+    metrics = UsageMetrics(
         model=request.model,
-        # The image tool's tokens are not in `usage`; its input is text and images together.
-        input_tokens=min(MAX_AMOUNT, read.fresh + images.part("input_tokens")),
+        input_tokens=capped(read.fresh + image_text),
         cache_read_tokens=read.cached,
         cache_write_tokens=read.written,
+        cache_write_1h_tokens=read.written_long,
         input_audio_tokens=read.audio,
-        input_image_tokens=read.image,
-        output_tokens=written.text,
+        input_image_tokens=capped(read.image + image_in),
+        output_tokens=capped(written.text + image_text_out),
         reasoning_tokens=written.reasoning,
         output_audio_tokens=written.audio,
-        output_image_tokens=min(MAX_AMOUNT, written.image + images.part("output_tokens")),
-        web_search_calls=searches if searches is not None else kinds.get("web_search_call", 0),
-        search_queries=kinds.get("file_search_call", 0),
-        code_exec_calls=kinds.get("code_interpreter_call", 0),
+        output_image_tokens=capped(written.image + image_out),
+        web_search_calls=ran.web_searches,
+        search_queries=ran.file_searches,
+        code_exec_calls=ran.code_runs,
         service_tier=served_tier(tier, request=request),
     )
+    return ran.calls.within(metrics)
 
 
 def _is_zero(usage: UsageMetrics) -> bool:
@@ -217,24 +245,30 @@ def _is_zero(usage: UsageMetrics) -> bool:
     return usage.total_input_tokens + usage.total_output_tokens + tools == 0
 
 
-def _items_by_kind(response: Mapping[str, Any]) -> dict[str, int]:
-    """How many items of each kind the output has. Opening a page is a web search item, but no search."""
-    kinds: dict[str, int] = {}
-    for item in _output(response):
-        kind = item.get("type")
-        if isinstance(kind, str) and object_at(item, "action").get("type", "search") == "search":
-            kinds[kind] = kinds.get(kind, 0) + 1
-    return kinds
+class _RanTools:
+    """What the items of the output say about tools. `searches` is how many web searches were billed, if that is told;
+    else they are counted, and opening a page is no search.
+    """
 
-
-def _output(response: Mapping[str, Any]) -> list[dict[str, Any]]:
-    output = response.get("output")
-    return [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
+    def __init__(self, response: Mapping[str, Any], *, searches: int | None) -> None:
+        self.calls = ToolCalls()
+        found: dict[str, int] = {}
+        for item in objects_in(response.get("output")):
+            kind = text_at(item, "type") or ""
+            found[kind] = found.get(kind, 0) + (object_at(item, "action").get("type", "search") == "search")
+            if kind in _NAMED_CALLS:
+                self.calls.add(item)
+            elif kind.endswith("_call") and kind != "web_search_call":
+                self.calls.add_named(kind.removesuffix("_call"))
+        self.web_searches = found.get("web_search_call", 0) if searches is None else searches
+        self.file_searches = found.get("file_search_call", 0)
+        self.code_runs = found.get("code_interpreter_call", 0)
+        self.calls.add_named("web_search", times=self.web_searches)
 
 
 def _output_bytes(response: Mapping[str, Any]) -> int:
     size = 0
-    for item in _output(response):
+    for item in objects_in(response.get("output")):
         for name in _ITEM_TEXTS:
             value = item.get(name)
             parts = value if isinstance(value, list) else [value]
@@ -249,7 +283,7 @@ def _part_bytes(part: object) -> int:
     return text_bytes(part)
 
 
-def _has_hosted_tools(tools: object) -> bool:
+def _tool_kinds(tools: object) -> set[str]:
     if not isinstance(tools, list):
-        return False
-    return any(isinstance(tool, dict) and tool.get("type") not in _CLIENT_TOOLS for tool in tools)
+        return set()
+    return {str(tool.get("type")) for tool in tools if isinstance(tool, dict)}

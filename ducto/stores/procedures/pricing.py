@@ -46,15 +46,24 @@ def _may_exist(version: str) -> bool:
 class PricingProcedures(ProcedureCaller):
     """Pricing and plans."""
 
+    #: The version that was active when last asked, as the database told it without the config, and the answer.
+    _last_active: tuple[Any, PricingConfigResult] | None = None
+
     async def get_active_pricing(self) -> PricingConfigResult | None:
-        return await self._pricing(None)
+        """As every store's. The config that was read last is not read again while its version is the active one."""
+        last = self._last_active
+        if last is not None and last[0] == await self._value("ducto_active_version", {}):
+            return last[1]
+        found = await self._value("ducto_get_pricing", {"p_version": None})
+        if found is None:
+            return None
+        active = self._parsed(PricingConfigResult, "ducto_get_pricing", found)
+        self._last_active = {name: each for name, each in found.items() if name != "config"}, active
+        return active
 
     async def get_pricing_config(self, version: int | str) -> PricingConfigResult | None:
         wanted = _version_text(version)
-        return await self._pricing(wanted) if _may_exist(wanted) else None
-
-    async def _pricing(self, version: str | None) -> PricingConfigResult | None:
-        found = await self._value("ducto_get_pricing", {"p_version": version})
+        found = await self._value("ducto_get_pricing", {"p_version": wanted}) if _may_exist(wanted) else None
         return None if found is None else self._parsed(PricingConfigResult, "ducto_get_pricing", found)
 
     async def set_active_pricing(

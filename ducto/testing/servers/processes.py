@@ -53,10 +53,15 @@ def free_port() -> int:
 
 
 class ChildProcess:
-    """A server that was started with `command`; its output goes to `log`."""
+    """A server that was started with `command`; its output goes to `log`.
 
-    def __init__(self, command: list[str], *, log: Path, stop_signal: signal.Signals, cwd: Path) -> None:
-        uid, gid = server_user() or (-1, -1)
+    Started by root it runs as `server_user()`, unless it `keeps_root`.
+    """
+
+    def __init__(
+        self, command: list[str], *, log: Path, stop_signal: signal.Signals, cwd: Path, keeps_root: bool = False
+    ) -> None:
+        uid, gid = (None if keeps_root else server_user()) or (-1, -1)
         # The kernel binds the child to the thread that started it, so only the main thread may be bound to.
         bound = int(signal.SIGQUIT) if threading.current_thread() is threading.main_thread() else 0
         self._stop_signal = stop_signal

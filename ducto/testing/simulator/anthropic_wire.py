@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ducto.testing.simulator.fault import Fault
 from ducto.testing.simulator.reply import Reply
+from ducto.testing.simulator.wire import Event, JSONWire
 
-__all__ = ["message_body", "message_events", "told_message_usage"]
+__all__ = ["MessagesWire"]
+
+
+class MessagesWire(JSONWire):
+    """Messages."""
+
+    def made(self, body: Mapping[str, Any], reply: Reply, fault: Fault) -> dict[str, Any]:
+        return message_body(reply, told_message_usage(reply, fault))
+
+    def events(self, body: Mapping[str, Any], reply: Reply, fault: Fault) -> Iterator[Event]:
+        for event in message_events(reply, fault):
+            yield event["type"], event
+
+    def error_event(self, message: str) -> Event:
+        return "error", self.error_body(message)
+
+    def error_body(self, message: str) -> dict[str, Any]:
+        return {"type": "error", "error": {"type": "api_error", "message": message}}
 
 
 def told_message_usage(reply: Reply, fault: Fault) -> dict[str, Any] | None:

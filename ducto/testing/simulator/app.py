@@ -14,26 +14,47 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ducto.testing.simulator import anthropic_wire, openai_wire
+from ducto.testing.simulator.anthropic_wire import MessagesWire
+from ducto.testing.simulator.bedrock_wire import ConverseWire
 from ducto.testing.simulator.fault import Fault
-from ducto.testing.simulator.reply import Reply, reply_to
+from ducto.testing.simulator.gemini_wire import GeminiArrayWire, GeminiWire
+from ducto.testing.simulator.openai_media_wire import ImagesWire, SpeechWire, TranscriptionWire
+from ducto.testing.simulator.openai_wire import CompletionsWire, EmbeddingsWire, ResponsesWire
+from ducto.testing.simulator.reply import Reply
+from ducto.testing.simulator.wire import Wire
 
 __all__ = ["Outcome", "ProviderSimulator", "SimulatedRequest"]
-
-RouteName = Literal["chat", "completions", "responses", "embeddings", "messages"]
 
 #: `aborted`: the client left before the answer was complete. `cut`: the simulator closed the connection.
 Outcome = Literal["running", "completed", "aborted", "cut", "refused"]
 
-PATHS: dict[str, RouteName] = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "completions",
-    "/v1/responses": "responses",
-    "/v1/embeddings": "embeddings",
-    "/v1/messages": "messages",
+#: Below `/v1beta/models/` and `/v1/models/`, where the path names the model.
+_GEMINI = "models/{model:path}:"
+WIRES: dict[str, Wire] = {
+    "/v1/chat/completions": CompletionsWire("chat"),
+    "/v1/completions": CompletionsWire("completions"),
+    "/v1/responses": ResponsesWire(),
+    "/v1/embeddings": EmbeddingsWire(),
+    "/v1/images/generations": ImagesWire(),
+    "/v1/images/edits": ImagesWire(),
+    "/v1/images/variations": ImagesWire(),
+    "/v1/audio/speech": SpeechWire(),
+    "/v1/audio/transcriptions": TranscriptionWire(),
+    "/v1/audio/translations": TranscriptionWire(),
+    "/v1/messages": MessagesWire(),
+    "/v1beta/openai/chat/completions": CompletionsWire("chat"),
+    "/v1beta/openai/embeddings": EmbeddingsWire(),
+    f"/v1beta/{_GEMINI}generateContent": GeminiWire(stream=False),
+    f"/v1beta/{_GEMINI}streamGenerateContent": GeminiArrayWire(stream=True),
+    f"/v1/{_GEMINI}generateContent": GeminiWire(stream=False),
+    f"/v1/{_GEMINI}streamGenerateContent": GeminiArrayWire(stream=True),
+    "/model/{model:path}/converse": ConverseWire(stream=False),
+    "/model/{model:path}/converse-stream": ConverseWire(stream=True),
 }
-_LINE_ENDS = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}
-_GARBAGE = b'data: {"choices": [{"delta": \xff\xfe\n\n<html>oops</html>\ndata: NaN\r\rdata: [[[[\n\n: \n'
+#: In place of the wire of a route, where the query has `alt=sse`.
+_WITH_ALT_SSE: dict[str, Wire] = {
+    path: GeminiWire(stream=True) for path in WIRES if path.endswith("streamGenerateContent")
+}
 
 
 @dataclass(slots=True)
@@ -56,8 +77,8 @@ class SimulatedRequest:
 
 
 class ProviderSimulator:
-    """A provider of language models on the wire, without a model: OpenAI's and Anthropic's routes, plain and
-    SSE.
+    """A provider of language models on the wire, without a model: the routes of OpenAI, Anthropic, Gemini and Bedrock,
+    plain and as streams.
 
     `app` is an ASGI app. What an answer looks like is decided for each request by its header `x-simulate`
     (the fields of a `Fault` as JSON) if it has one, else by the next scripted `Fault`, else by `default`.
@@ -69,7 +90,10 @@ class ProviderSimulator:
         self.requests: list[SimulatedRequest] = []
         self._script: deque[Fault] = deque()
         self.app: ASGIApp = Starlette(
-            routes=[Route(path, _Endpoint(self, name), methods=["POST"]) for path, name in PATHS.items()]
+            routes=[
+                Route(path, _Endpoint(self, wire, _WITH_ALT_SSE.get(path, wire)), methods=["POST"])
+                for path, wire in WIRES.items()
+            ]
         )
 
     def script(self, *faults: Fault) -> None:
@@ -91,9 +115,10 @@ class ProviderSimulator:
 class _Endpoint:
     """One route as an ASGI app, so that an answer may be cut, which no response object can be."""
 
-    def __init__(self, simulator: ProviderSimulator, name: RouteName) -> None:
+    def __init__(self, simulator: ProviderSimulator, wire: Wire, wire_with_alt_sse: Wire) -> None:
         self._simulator = simulator
-        self._name = name
+        self._wire = wire
+        self._wire_with_alt_sse = wire_with_alt_sse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -102,6 +127,7 @@ class _Endpoint:
         except ClientDisconnect:
             return
         problem = None
+        wire = self._wire_with_alt_sse if request.query_params.get("alt") == "sse" else self._wire
         try:
             fault = self._simulator.next_fault(request.headers.get("x-simulate"))
         except (ValueError, TypeError) as error:
@@ -110,27 +136,30 @@ class _Endpoint:
             path=request.url.path,
             headers=dict(request.headers),
             raw_body=raw,
-            body=_parsed(raw),
+            body=wire.read(raw, request.headers.get("content-type", "")),
             fault=fault,
         )
         self._simulator.requests.append(record)
-        exchange = _Exchange(record, receive, send, problem=problem)
-        await exchange.run(self._name)
+        exchange = _Exchange(record, wire, receive, send, problem=problem)
+        await exchange.run(request.path_params.get("model"))
 
 
 class _Exchange:
     """The answer to one request."""
 
-    def __init__(self, record: SimulatedRequest, receive: Receive, send: Send, *, problem: str | None) -> None:
+    def __init__(
+        self, record: SimulatedRequest, wire: Wire, receive: Receive, send: Send, *, problem: str | None
+    ) -> None:
         self._record = record
+        self._wire = wire
         self._fault = record.fault
         self._receive = receive
         self._send = send
         self._problem = problem
 
-    async def run(self, name: RouteName) -> None:
-        """Answer, but stop at once when the client leaves."""
-        answer = asyncio.create_task(self._answer(name))
+    async def run(self, model: str | None) -> None:
+        """Answer, but stop at once when the client leaves. `model` is the one that the path names."""
+        answer = asyncio.create_task(self._answer(model))
         gone = asyncio.create_task(self._client_left())
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -150,38 +179,37 @@ class _Exchange:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def _answer(self, name: RouteName) -> None:
-        fault, body = self._fault, self._record.body
+    async def _answer(self, model: str | None) -> None:
+        fault, body, wire = self._fault, self._record.body, self._wire
         await asyncio.sleep(fault.delay_seconds)
         if fault.status is not None:
-            await self._refuse(fault.status, self._problem or "simulated error", name)
-        elif not isinstance(body, dict) or not isinstance(body.get("model"), str):
-            await self._refuse(400, "the body must be a JSON object with a model", name)
+            await self._refuse(fault.status, self._problem or "simulated error")
+        elif not isinstance(body, dict) or (model is None and not isinstance(body.get("model"), str)):
+            await self._refuse(400, "the body must be a JSON object, and it or the path must name a model")
         else:
-            reply = self._record.reply = reply_to(body, fault, with_text=name != "embeddings")
-            if body.get("stream") is True and name != "embeddings":
-                await self._stream(_frames(name, body, reply, fault))
+            reply = self._record.reply = wire.reply(body, fault, model=model)
+            if wire.streams(body):
+                await self._stream(wire.frames(body, reply, fault))
             else:
-                await self._plain(_plain_body(name, body, reply, fault))
+                await self._plain(*wire.plain(body, reply, fault))
 
-    async def _refuse(self, status: int, message: str, name: RouteName) -> None:
+    async def _refuse(self, status: int, message: str) -> None:
         headers = [(b"content-type", b"application/json")]
         if self._fault.retry_after_seconds is not None:
             headers.append((b"retry-after", str(self._fault.retry_after_seconds).encode()))
-        body = self._fault.error_body or _error_body(name, message)
+        body = self._fault.error_body or self._wire.error_body(message)
         await self._begin(status, headers)
         await self._write(json.dumps(body).encode(), last=True)
         self._record.outcome = "refused"
 
-    async def _plain(self, body: dict[str, Any]) -> None:
-        content = _GARBAGE if self._fault.garbage else json.dumps(body).encode()
+    async def _plain(self, media_type: str, content: bytes) -> None:
         length = str(len(content)).encode()
-        await self._begin(200, [(b"content-type", b"application/json"), (b"content-length", length)])
+        await self._begin(200, [(b"content-type", media_type.encode()), (b"content-length", length)])
         if await self._write(content, last=True):
             self._record.outcome = "completed"
 
     async def _stream(self, frames: Iterator[bytes]) -> None:
-        await self._begin(200, [(b"content-type", b"text/event-stream; charset=utf-8")])
+        await self._begin(200, [(b"content-type", self._wire.stream_type.encode())])
         for number, frame in enumerate(frames):
             if number == self._fault.hang_after_events:
                 await asyncio.Event().wait()
@@ -206,73 +234,3 @@ class _Exchange:
         await self._send({"type": "http.response.body", "body": content, "more_body": not last})
         self._record.sent_bytes += len(content)
         return self._record.outcome != "cut"
-
-
-def _plain_body(name: RouteName, body: dict[str, Any], reply: Reply, fault: Fault) -> dict[str, Any]:
-    if name == "messages":
-        return anthropic_wire.message_body(reply, anthropic_wire.told_message_usage(reply, fault))
-    if name == "responses":
-        return openai_wire.responses_body(reply, openai_wire.told_responses_usage(reply, fault))
-    if name == "embeddings":
-        return openai_wire.embeddings_body(body, reply, openai_wire.told_embedding_usage(reply, fault))
-    return openai_wire.chat_body(name, reply, openai_wire.told_completion_usage(reply, fault))
-
-
-def _frames(name: RouteName, body: dict[str, Any], reply: Reply, fault: Fault) -> Iterator[bytes]:
-    """The events of a stream as bytes, with what the fault does to them."""
-    if fault.garbage:
-        yield _GARBAGE
-        return
-    end = _LINE_ENDS[fault.line_end]
-    for number, (event, data) in enumerate(_events(name, body, reply, fault)):
-        if number == fault.error_after_events:
-            yield _frame(_error_event(name), end)
-            return
-        yield _frame((event, data), end)
-
-
-def _events(name: RouteName, body: dict[str, Any], reply: Reply, fault: Fault) -> Iterator[tuple[str | None, str]]:
-    if name in ("chat", "completions"):
-        kind: openai_wire.Kind = "chat" if name == "chat" else "completions"
-        for chunk in openai_wire.completion_chunks(kind, body, reply, fault):
-            yield None, json.dumps(chunk)
-        if not fault.without_end:
-            yield None, "[DONE]"
-        return
-    made = (
-        anthropic_wire.message_events(reply, fault)
-        if name == "messages"
-        else openai_wire.responses_events(reply, fault)
-    )
-    events = list(made)
-    for event in events[:-1] if fault.without_end else events:
-        yield event["type"], json.dumps(event)
-
-
-def _frame(event: tuple[str | None, str], end: bytes) -> bytes:
-    kind, data = event
-    named = b"" if kind is None else b"event: " + kind.encode() + end
-    return named + b"data: " + data.encode() + end + end
-
-
-def _error_event(name: RouteName) -> tuple[str | None, str]:
-    message = "simulated error in the stream"
-    if name == "messages":
-        return "error", json.dumps(_error_body(name, message))
-    if name == "responses":
-        error = {"type": "error", "code": "server_error", "message": message, "param": None}
-        return "error", json.dumps({**error, "sequence_number": 0})
-    return None, json.dumps(_error_body(name, message))
-
-
-def _error_body(name: RouteName, message: str) -> dict[str, Any]:
-    if name == "messages":
-        return {"type": "error", "error": {"type": "api_error", "message": message}}
-    return {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
-
-
-def _parsed(raw: bytes) -> Any:
-    try:
-        return json.loads(raw)
-    except ValueError:
-        return None

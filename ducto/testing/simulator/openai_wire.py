@@ -6,22 +6,65 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from ducto.testing.simulator.fault import Fault
-from ducto.testing.simulator.reply import Reply
+from ducto.testing.simulator.reply import Reply, reply_to
+from ducto.testing.simulator.wire import Event, JSONWire
 
-__all__ = [
-    "chat_body",
-    "completion_chunks",
-    "embeddings_body",
-    "responses_body",
-    "responses_events",
-    "told_completion_usage",
-    "told_embedding_usage",
-    "told_responses_usage",
-]
+__all__ = ["CompletionsWire", "EmbeddingsWire", "ResponsesWire"]
 
 Kind = Literal["chat", "completions"]
 _CREATED = 1_767_225_600
 _IDS = {"chat": "chatcmpl-simulated", "completions": "cmpl-simulated"}
+
+
+class CompletionsWire(JSONWire):
+    """Chat and legacy completions."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind: Kind = kind
+
+    def made(self, body: Mapping[str, Any], reply: Reply, fault: Fault) -> dict[str, Any]:
+        return chat_body(self._kind, reply, told_completion_usage(reply, fault))
+
+    def events(self, body: Mapping[str, Any], reply: Reply, fault: Fault) -> Iterator[Event]:
+        for chunk in completion_chunks(self._kind, body, reply, fault):
+            yield None, chunk
+        yield None, "[DONE]"
+
+
+class EmbeddingsWire(JSONWire):
+    """Embeddings, which have no output and no streams."""
+
+    def reply(self, body: Mapping[str, Any], fault: Fault, *, model: str | None) -> Reply:
+        return reply_to(body, fault, with_text=False, model=model)
+
+    def streams(self, body: Mapping[str, Any]) -> bool:
+        return False
+
+    def made(self, body: Mapping[str, Any], reply: Reply, fault: Fault) -> dict[str, Any]:
+        return embeddings_body(body, reply, told_embedding_usage(reply, fault))
+
+    def events(self, body: Mapping[str, Any], reply: Reply, fault: Fault) -> Iterator[Event]:
+        return iter(())
+
+
+class ResponsesWire(JSONWire):
+    """Responses."""
+
+    def made(self, body: Mapping[str, Any], reply: Reply, fault: Fault) -> dict[str, Any]:
+        return responses_body(reply, told_responses_usage(reply, fault))
+
+    def events(self, body: Mapping[str, Any], reply: Reply, fault: Fault) -> Iterator[Event]:
+        for event in responses_events(reply, fault):
+            yield event["type"], event
+
+    def error_event(self, message: str) -> Event:
+        return "error", {
+            "type": "error",
+            "code": "server_error",
+            "message": message,
+            "param": None,
+            "sequence_number": 0,
+        }
 
 
 def _overlaid(usage: dict[str, Any], fault: Fault) -> dict[str, Any] | None:

@@ -1,0 +1,1 @@
+"""`ducto doctor`: the coverage self-test on the command line."""

@@ -1,0 +1,47 @@
+"""One seed for the model tests, printed at the end with what they did, also where several processes share the tests.
+
+Replay a run with `DUCTO_MODEL_SEED=<seed> pytest tests/model`, or with pytest's own `--hypothesis-seed`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from typing import Any
+
+import pytest
+
+_SAID = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_SAID] = []
+    seed = config.getoption("hypothesis_seed", default=None)
+    if seed is not None:
+        os.environ["DUCTO_MODEL_SEED"] = str(seed)
+    # Processes that pytest-xdist starts inherit it.
+    os.environ.setdefault("DUCTO_MODEL_SEED", str(secrets.randbelow(2**32)))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    model = sys.modules.get("tests.model.settings")  # Loaded where model tests ran.
+    said = [] if model is None else model.summary()
+    told = getattr(session.config, "workeroutput", None)
+    if told is None:
+        session.config.stash[_SAID] += said
+    else:
+        told["model"] = said
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[_SAID] += getattr(node, "workeroutput", {}).get("model", ())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    said = config.stash[_SAID]
+    if said:
+        terminalreporter.write_line(f"model test: replay with DUCTO_MODEL_SEED={os.environ['DUCTO_MODEL_SEED']}")
+    for line in sorted(said):
+        terminalreporter.write_line(f"model test: {line}")
