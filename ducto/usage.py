@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,7 +17,7 @@ Count = Annotated[int, Field(strict=True, ge=0, le=MAX_AMOUNT)]
 class ToolCall(BaseModel):
     """One call of a tool that the model made. `name` finds its price under `tools` of the pricing config."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     call_id: str | None = None
@@ -32,7 +32,7 @@ class UsageMetrics(BaseModel):
     negative, fractional, NaN or boolean count is refused with pydantic's `ValidationError`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     model: str | None = None
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,3 +48,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"model test: replay with DUCTO_MODEL_SEED={os.environ['DUCTO_MODEL_SEED']}")
     for line in sorted(said):
         terminalreporter.write_line(f"model test: {line}")
+
+
+@pytest.fixture
+def books_folder() -> Iterator[Path]:
+    """Where an embedded Postgres may keep its books: short, because the path of a unix socket may have about a hundred
+    characters, and not below pytest's folders, which every session that starts closes to other users.
+    """
+    with tempfile.TemporaryDirectory(prefix="ducto-") as made:
+        yield Path(made)

@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from ducto.cli import caps, credits, demo, doctor, explain, plans, pricing, reservations, schema, simulate, teams, upkeep, usage
+from ducto.cli import (
+    caps,
+    credits,
+    demo,
+    doctor,
+    explain,
+    plans,
+    pricing,
+    reservations,
+    schema,
+    simulate,
+    teams,
+    upkeep,
+    usage,
+)
 from ducto.cli.dotenv import load_dotenv
 from ducto.cli.output import Output
 from ducto.cli.running import exit_code
@@ -29,7 +43,21 @@ def _ducto() -> None:
     """Metering of language-model calls with prepaid credits."""
 
 
-for _part in (schema, demo, doctor, pricing, credits, plans, caps, teams, usage, reservations, upkeep, explain, simulate):
+for _part in (
+    schema,
+    demo,
+    doctor,
+    pricing,
+    credits,
+    plans,
+    caps,
+    teams,
+    usage,
+    reservations,
+    upkeep,
+    explain,
+    simulate,
+):
     _part.register(app)
 
 

@@ -51,7 +51,7 @@ class Deltas:
     __slots__ = ("base", "grants")
 
     def __init__(self) -> None:
-        self.base = 0
+        self.base: int = 0
         self.grants: dict[int, int] = {}
 
     def grant(self, grant_id: int, delta: int) -> None:

@@ -219,33 +219,33 @@ class Account:
 
     def __init__(self, kind: AccountKind, account_id: str, entries: list[Entry], *, name: str = "") -> None:
         self.kind: AccountKind = kind
-        self.id = account_id
-        self.tag = account_tag(kind, account_id)
+        self.id: str = account_id
+        self.tag: str = account_tag(kind, account_id)
         #: How the ids of its reservations begin.
-        self.prefix = reservation_id(self.tag, "")
-        self.name = name
-        self.deleted = False
+        self.prefix: str = reservation_id(self.tag, "")
+        self.name: str = name
+        self.deleted: bool = False
         self.plan_id: str | None = None
-        self.base = 0
-        self.base_held = 0
+        self.base: int = 0
+        self.base_held: int = 0
         #: All money that open holds hold, of base and grants.
-        self.held = 0
-        self.lifetime_purchased = 0
+        self.held: int = 0
+        self.lifetime_purchased: int = 0
         self.grants: dict[int, Grant] = {}
         self.live: list[Grant] = []
         self.open: dict[str, Hold] = {}
         self.ended: dict[str, Hold] = {}
-        self.holds_made = 0
+        self.holds_made: int = 0
         self.allowances: dict[int, AllowanceUse] = {}
         self.caps: list[CapCounter] = []
         self.members: dict[str, Member] = {}
         self.keys: dict[tuple[str, str, str], KeyRecord] = {}
         self.refunds: dict[int, RefundTally] = {}
         self.rows: list[Row] = []
-        self.sequence = 0
-        self.last_op_at = NEVER
-        self.next_due_at = FAR
-        self.entries = entries
+        self.sequence: int = 0
+        self.last_op_at: datetime = NEVER
+        self.next_due_at: datetime = FAR
+        self.entries: list[Entry] = entries
         #: Set on a working copy: the account that it stands in for until it is committed.
         self.origin: Account | None = None
 

@@ -85,15 +85,15 @@ class OnLoop:
         renew: Callable[[str, str, int], Awaitable[object]],
     ) -> None:
         self.loop = loop
-        self.supervisor = Supervisor(loop)
-        self.settler = Settler(store, announcer, observers)
-        self.heartbeat = Heartbeat(loop, renew)
-        self.pricing = LivePricing(
+        self.supervisor: Supervisor = Supervisor(loop)
+        self.settler: Settler = Settler(store, announcer, observers)
+        self.heartbeat: Heartbeat = Heartbeat(loop, renew)
+        self.pricing: LivePricing = LivePricing(
             store,
             pricing_refresh_seconds=settings.pricing_refresh_seconds,
             plan_refresh_seconds=settings.plan_refresh_seconds,
         )
-        self.stop_hearing = store.on_pricing_published(self.pricing.heard)
+        self.stop_hearing: Callable[[], None] = store.on_pricing_published(self.pricing.heard)
         self.seen: RecentlyUsed[str, bool] = RecentlyUsed(USERS_SEEN_KEPT)
         self.maintenance: asyncio.Task[None] | None = None
 
@@ -107,9 +107,9 @@ class ManagerCore:
         require_whole_interface(store)
         self.store = store
         self.settings = settings
-        self.events = EventEmitter()
-        self.observers = Observers()
-        self.portal = Portal(self)
+        self.events: EventEmitter = EventEmitter()
+        self.observers: Observers = Observers()
+        self.portal: Portal = Portal(self)
         self._announcer = Announcer(self.events, low_balance_thresholds=settings.low_balance_thresholds)
         self._maintenance = Maintenance(store, self._announcer)
         self._on_loop: OnLoop | None = None

@@ -17,7 +17,7 @@ class AnswerReading:
 
     def __init__(self) -> None:
         #: Bytes of the body that came from the provider.
-        self.body_bytes = 0
+        self.body_bytes: int = 0
 
     @property
     def finished(self) -> bool:

@@ -104,7 +104,7 @@ class Exchange:
         #: Nothing more is to be had of the app behind: there is no need to drain it.
         self._over = asyncio.Event()
         #: The app behind has begun to answer, with whatever status.
-        self.started = False
+        self.started: bool = False
 
     @property
     def can_refuse(self) -> bool:

@@ -24,7 +24,7 @@ class Watchdog:
         self._begun = False
         self._timer: asyncio.TimerHandle | None = None
         #: It was this watchdog who cancelled the task.
-        self.expired = False
+        self.expired: bool = False
         if first_byte_seconds is not None:
             self._timer = self._loop.call_at(self._last + first_byte_seconds, self._look)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,7 +21,7 @@ SignedAmount = Annotated[int, Field(strict=True, ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
 class Row(BaseModel):
     """A value read from a store. Unknown fields are ignored, so that an older client reads a newer store."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore")
 
 
 class RefusalDetails(Row):
@@ -72,7 +72,7 @@ class Outcome(Row):
 class CreditMetadata(BaseModel):
     """What a caller may note on a movement. Plain data: no money rule ever reads it. Extra fields are kept."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", frozen=True)
 
     request_id: str | None = None
     trace_id: str | None = None

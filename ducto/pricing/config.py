@@ -40,11 +40,11 @@ class ExpressionRule:
     __slots__ = ("expression", "hour_in_cache", "max_output_tokens", "name")
 
     def __init__(self, name: str, expression: Expression, in_cache: frozenset[str]) -> None:
-        self.name = name
+        self.name: str = name
         self.max_output_tokens: int | None = None
-        self.expression = BoundExpression(expression, fold(expression.names, in_cache))
+        self.expression: BoundExpression = BoundExpression(expression, fold(expression.names, in_cache))
         where, home = home_of(_HOUR, priced=expression.names, in_cache=in_cache)
-        self.hour_in_cache = where == "cache" and home != _HOUR
+        self.hour_in_cache: bool = where == "cache" and home != _HOUR
 
 
 Rule: TypeAlias = ExpressionRule | TableRule
@@ -65,8 +65,8 @@ class PriceList:
         overrides: ModelNames[Rule] | None = None,
         per_operation: Mapping[str, int] | None = None,
     ) -> None:
-        self.plan_id = plan_id
-        self.per_operation = per_operation or {}
+        self.plan_id: str | None = plan_id
+        self.per_operation: Mapping[str, int] = per_operation or {}
         self._models = models
         self._overrides = overrides
         self._kept: dict[str, Rule] = {}
@@ -134,26 +134,26 @@ class CompiledPricing:
     )
 
     def __init__(self, config: PricingConfigData) -> None:
-        self.config = config
+        self.config: PricingConfigData = config
         self._usd_factor = Fraction(config.markup) * config.credits_per_usd
         cache = {name: _expression(text, f"cache.{name}") for name, text in config.cache.items()}
         mentioned = {name for expression in cache.values() for name in expression.names}
         self._in_cache = frozenset(mentioned & CACHE_BUCKETS)
         #: Whether one-hour writes are counted as cache writes where no model's price has a part.
-        self.hour_in_cache_alone = _HOUR not in self._in_cache
+        self.hour_in_cache_alone: bool = _HOUR not in self._in_cache
         #: The cache expressions, by whether one-hour writes are counted as cache writes in them.
-        self.cache = {
+        self.cache: dict[bool, dict[str, BoundExpression]] = {
             False: {name: BoundExpression(expression) for name, expression in cache.items()},
             True: {
                 name: BoundExpression(expression, {_HOUR: "cache_write_tokens"}) for name, expression in cache.items()
             },
         }
-        self.tools = _bound(config.tools, "tools")
-        self.search = _bound(config.search, "search")
+        self.tools: dict[str, BoundExpression] = _bound(config.tools, "tools")
+        self.search: dict[str, BoundExpression] = _bound(config.search, "search")
         self._models = self._names(config.models, "models")
         check_aliases(self._models, config.aliases)
-        self.list_prices = PriceList(self._models)
-        self.plans = {id_: self.price_list(plan) for id_, plan in config.plans.items()}
+        self.list_prices: PriceList = PriceList(self._models)
+        self.plans: dict[str, PriceList] = {id_: self.price_list(plan) for id_, plan in config.plans.items()}
 
     def price_list(self, plan: PlanDefinition) -> PriceList:
         """Compile the overrides of a plan, which may be one that this config dropped."""

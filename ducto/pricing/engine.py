@@ -58,7 +58,7 @@ class PricingEngine:
     """
 
     def __init__(self, pricing: CompiledPricing | PricingConfigData, *, version: str | None = None) -> None:
-        self.pricing = compile_pricing(pricing) if isinstance(pricing, PricingConfigData) else pricing
+        self.pricing: CompiledPricing = compile_pricing(pricing) if isinstance(pricing, PricingConfigData) else pricing
         self.version = version
         self._rounding = self.pricing.config.rounding
         self._foreign_plans: dict[str, tuple[PlanDefinition, PriceList]] = {}

@@ -46,7 +46,8 @@ class Expression:
     __slots__ = ("_function", "names", "text")
 
     def __init__(self, text: str, kinds: Mapping[str, Kind] = METRIC_KINDS) -> None:
-        self.text = text
+        self.text: str = text
+        self.names: tuple[str, ...]
         try:
             self.names, self._function = build_function(text, parse(text), kinds)
         except (RecursionError, MemoryError):
@@ -83,8 +84,8 @@ class BoundExpression:
     __slots__ = ("_evaluate", "_values", "names", "text")
 
     def __init__(self, expression: Expression, folded: Mapping[str, str] | None = None) -> None:
-        self.text = expression.text
-        self.names = expression.names
+        self.text: str = expression.text
+        self.names: tuple[str, ...] = expression.names
         self._evaluate = expression.evaluate
         self._values = _reader(expression.names, folded or {})
 

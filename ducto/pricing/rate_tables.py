@@ -57,9 +57,9 @@ class RateRow:
     __slots__ = ("_per_count", "denominator", "hour_in_cache", "rates")
 
     def __init__(self, per_count: Mapping[str, Fraction], *, hour_in_cache: bool) -> None:
-        self.denominator = math.lcm(*(rate.denominator for rate in per_count.values()))
-        self.rates = tuple(int(per_count[field] * self.denominator) for field in QUANTITY_FIELDS)
-        self.hour_in_cache = hour_in_cache
+        self.denominator: int = math.lcm(*(rate.denominator for rate in per_count.values()))
+        self.rates: tuple[int, ...] = tuple(int(per_count[field] * self.denominator) for field in QUANTITY_FIELDS)
+        self.hour_in_cache: bool = hour_in_cache
         self._per_count = per_count
 
     def dearest(self, buckets: Iterable[str]) -> str:
@@ -96,8 +96,8 @@ class TableRule:
         variants: list[tuple[str | None, str | None, TieredRows]],
         max_output_tokens: int | None,
     ) -> None:
-        self.name = name
-        self.max_output_tokens = max_output_tokens
+        self.name: str = name
+        self.max_output_tokens: int | None = max_output_tokens
         self._base = base
         # More conditions first; between one condition of each sort, `service_tier` goes before `speed`. The
         # order in which they are written cannot decide: a config may be kept as jsonb, which does not keep

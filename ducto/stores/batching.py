@@ -32,10 +32,10 @@ class _Entry(Generic[Reply]):
     __slots__ = ("account", "batcher", "future", "item")
 
     def __init__(self, account: str, item: Any, future: asyncio.Future[Reply], batcher: Batcher[Reply]) -> None:
-        self.account = account
-        self.item = item
-        self.future = future
-        self.batcher = batcher
+        self.account: str = account
+        self.item: Any = item
+        self.future: asyncio.Future[Reply] = future
+        self.batcher: Batcher[Reply] = batcher
 
     def answer(self, reply: Reply) -> None:
         if not self.future.done():  # Its caller may have been cancelled, which changes nothing for the others.

@@ -34,7 +34,13 @@ _KNOWN_OPERATIONS = {
     "openai.completions": ("text_completion", "openai"),
     "openai.responses": ("chat", "openai"),
     "openai.embeddings": ("embeddings", "openai"),
+    "openai.images": ("generate_content", "openai"),
+    "openai.speech": ("generate_content", "openai"),
+    "openai.transcriptions": ("generate_content", "openai"),
+    "openai.translations": ("generate_content", "openai"),
     "anthropic.messages": ("chat", "anthropic"),
+    "gemini.generate": ("generate_content", "gcp.gemini"),
+    "bedrock.converse": ("chat", "aws.bedrock"),
 }
 
 

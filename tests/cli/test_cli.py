@@ -29,17 +29,17 @@ def ducto(*arguments: str, folder: Path | None = None, **environment: str) -> su
     )
 
 
-def test_demo_keeps_its_books_over_a_restart(tmp_path: Path) -> None:
-    demo = ducto("demo", DUCTO_HOME=str(tmp_path))
+def test_demo_keeps_its_books_over_a_restart(books_folder: Path) -> None:
+    demo = ducto("demo", DUCTO_HOME=str(books_folder))
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert "The books agree" in demo.stdout
-    again = ducto("demo", "--json", DUCTO_HOME=str(tmp_path))
+    again = ducto("demo", "--json", DUCTO_HOME=str(books_folder))
     assert again.returncode == 0, again.stderr
     told = json.loads(again.stdout)
     assert told["ok"] is True
     assert len(told["steps"]) >= 8
     assert all(step["as_expected"] for step in told["steps"])
-    assert (tmp_path / "postgres").is_dir()
+    assert (books_folder / "postgres").is_dir()
 
 
 def test_demo_in_memory_ends_with_books_that_agree() -> None:
@@ -116,8 +116,8 @@ def test_completion_script_is_that_of_the_shell() -> None:
     assert words.stdout.split() == ["charge"]
 
 
-def test_books_in_a_folder_stay_from_one_command_to_the_next(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text(f"# where the books are\nexport DUCTO_STORE='embedded:{tmp_path}/books'\n")
+def test_books_in_a_folder_stay_from_one_command_to_the_next(tmp_path: Path, books_folder: Path) -> None:
+    (tmp_path / ".env").write_text(f"# where the books are\nexport DUCTO_STORE='embedded:{books_folder}/books'\n")
     assert ducto("setup", folder=tmp_path).returncode == 0
     assert ducto("credits", "add", "alice", "500", folder=tmp_path).returncode == 0
     standing = ducto("credits", "balance", "alice", "--json", folder=tmp_path)

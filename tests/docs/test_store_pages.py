@@ -7,9 +7,7 @@ import inspect
 import re
 
 import pytest
-import typer
 
-from ducto.cli import app
 from ducto.errors import StoreError
 from ducto.stores import opening
 from ducto.stores.opening import open_store
@@ -18,7 +16,7 @@ from ducto.stores.postgres_errors import error_of_sqlstate
 from ducto.stores.repeating import OutcomeUnknownError
 from ducto.stores.supabase import HttpxSupabaseStore
 from ducto.testing.servers import mint_jwt
-from tests.docs.markdown_files import MARKDOWN_FILES, ROOT, blocks_of, prose_of, rows_of
+from tests.docs.markdown_files import MARKDOWN_FILES, ROOT, rows_of
 
 STORES = ROOT / "docs/stores.md"
 SCALING = ROOT / "docs/scaling.md"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +14,8 @@ from ducto.stores.supabase import HttpxSupabaseStore
 from ducto.testing.servers import mint_jwt
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Short, because the path of a unix socket may have about a hundred characters."""
-    with tempfile.TemporaryDirectory(prefix="ducto-") as made:
-        yield Path(made) / "books"
-
-
-async def test_the_embedded_store_keeps_its_books(folder: Path) -> None:
+async def test_the_embedded_store_keeps_its_books(books_folder: Path) -> None:
+    folder = books_folder / "books"
     async with open_store(f"embedded:{folder}") as store:
         assert isinstance(store, PostgresStore)
         assert (await store.setup()).success

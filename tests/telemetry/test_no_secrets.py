@@ -121,7 +121,7 @@ async def good_and_bad_calls(http: httpx.AsyncClient, simulator: ProviderSimulat
         statuses.append(await post(http, "/v1/chat/completions", CHAT, **again))
     changed = {**CHAT, "messages": [{"role": "user", "content": PROMPT * 2}]}
     statuses.append(await post(http, "/v1/chat/completions", changed, **{"idempotency-key": "once"}))
-    statuses.append(await post(http, "/v1/images/generations", {"prompt": PROMPT}))
+    statuses.append(await post(http, "/v1/no/such/route", {"prompt": PROMPT}))
     statuses.append((await http.get("/metrics")).status_code)
     return statuses
 

@@ -96,7 +96,9 @@ class RequireCredits:
             "idempotency_key": idempotency_key,
         }
         #: What FastAPI reads to know what to call before, see `inspect.signature`.
-        self.__signature__ = _signature({name: one for name, one in wanted.items() if one is not None})
+        self.__signature__: inspect.Signature = _signature(
+            {name: one for name, one in wanted.items() if one is not None}
+        )
 
     async def __call__(
         self,

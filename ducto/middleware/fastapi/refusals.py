@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import HTTPException, WebSocketException
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,7 +20,7 @@ _POLICY_VIOLATION = 1008
 class RefusalDetail(BaseModel):
     """Why a call was refused, and the numbers of it; which ones there are depends on the code. Amounts are credits."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
     code: str = Field(description="Stable name of the refusal.", examples=["insufficient_credits"])
     message: str = Field(description="The refusal in a sentence, for people.")

@@ -29,7 +29,7 @@ class StreamTally:
         self._reader = request.provider.stream_reader(request=request.call)
         self._parser = SSEParser()
         #: Something was passed on to the client.
-        self.begun = False
+        self.begun: bool = False
 
     @property
     def failed(self) -> bool:

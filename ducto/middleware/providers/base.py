@@ -122,7 +122,7 @@ class StreamReader(ABC):
         self.failed = False
         #: Bytes (UTF-8) of text delivered so far, see `UsageReading.delivered_bytes`.
         self.delivered_bytes = 0
-        self.problems = Problems()
+        self.problems: Problems = Problems()
 
     @abstractmethod
     def feed(self, event: SSEEvent) -> bool:

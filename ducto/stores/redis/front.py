@@ -55,7 +55,7 @@ class RedisFront(ForwardingStore):
         self._link = redis if isinstance(redis, RedisLink) else RedisLink(redis)
         self._keys = RedisKeys(prefix)
         #: What was answered from Redis, and what was not.
-        self.counters = CacheCounters()
+        self.counters: CacheCounters = CacheCounters()
         self._pricing = RedisPricing(self._link, inner, prefix=prefix, counters=self.counters)
         self._cache = AccountCache(
             self._link,

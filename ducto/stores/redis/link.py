@@ -72,7 +72,7 @@ class RedisLink:
         self._routes: ClusterRoutes | None = None
         self._listeners: dict[str, RedisListener] = {}
         self._closed = False
-        self.counters = LinkCounters()
+        self.counters: LinkCounters = LinkCounters()
 
     def __repr__(self) -> str:
         # Never the URL: it may have a password.

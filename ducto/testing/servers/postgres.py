@@ -41,7 +41,7 @@ class PostgresServer:
         self._durable = durable
         self._folder: Path | None = None
         self._process: ChildProcess | None = None
-        self.port = 0
+        self.port: int = 0
 
     @property
     def url(self) -> str:

@@ -69,7 +69,7 @@ class RedisServer:
         self._mode = list(mode)
         self._folder: Path | None = None
         self._process: ChildProcess | None = None
-        self.port = 0
+        self.port: int = 0
 
     @property
     def url(self) -> str:

@@ -85,7 +85,7 @@ class ProviderSimulator:
     """
 
     def __init__(self, *, default: Fault | None = None) -> None:
-        self.default = default or Fault()
+        self.default: Fault = default or Fault()
         #: Every request so far, in the order of arrival.
         self.requests: list[SimulatedRequest] = []
         self._script: deque[Fault] = deque()
