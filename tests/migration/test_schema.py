@@ -128,9 +128,24 @@ async def test_an_upgrade_keeps_the_books(database: Database) -> None:
         held = await store.reserve_credits("ann", 40, "chat", min_balance=0)
         added = MigrationFile("0099_more.sql", "table", "ALTER TABLE ducto.accounts ADD COLUMN more text;")
         files = _touched(0)
-        assert (await migrate(database.url, files=[*files[:10], added, *files[10:]])).success
+        assert (await migrate(database.url, files=[*files[:12], added, *files[12:]])).success
         assert (await store.deduct_credits("ann", held.reservation_id or "", 30)).ok
         assert (await store.get_balance("ann")).balance == 70
+
+
+async def test_helpers_that_took_other_arguments_before_give_way(database: Database) -> None:
+    files = migration_files()
+    numbered = [file for file in files if file.kind == "table"]
+    assert (await migrate(database.url, files=[*numbered[:10], files[-1]])).success
+    dropped = re.findall(r"drop function if exists (ducto\.\w+\([^)]*\));", numbered[11].sql)
+    assert len(dropped) == 4
+    owner = await asyncpg.connect(database.url)
+    try:
+        for signature in dropped:
+            await owner.execute(f"CREATE FUNCTION {signature} RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb'")
+    finally:
+        await owner.close()
+    assert (await migrate(database.url)).errors == ()
 
 
 async def test_roles_may_be_missing_and_may_come_later(bare_server: PostgresServer) -> None:
