@@ -13,17 +13,33 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ducto.errors import StoreError
 
-__all__ = ["AccountTurns", "Batcher"]
+__all__ = ["AccountTurns", "Answers", "Batcher"]
 
 Reply = TypeVar("Reply")
 
-#: One call of a store's batched function: the items, and whether to wait for locked accounts. Answers an item for each
-#: item, in order, `None` for one that was left out because its account is locked elsewhere.
-Send = Callable[[Sequence[Any], bool], Awaitable[Sequence[Reply | None]]]
+Item = TypeVar("Item", covariant=True)
+
+#: From this size on the next batch of the same accounts is sent before the answers to this one are read.
+_MANY = 16
+
+
+class Answers(Protocol[Item]):
+    """What a batch was answered, before it is read."""
+
+    @property
+    def all_served(self) -> bool:
+        """Whether it is already certain that no item was left out."""
+
+    def read(self) -> Sequence[Item | None]:
+        """The answer to each item, in order, `None` for one whose account is locked elsewhere. Raises `StoreError`."""
+
+
+#: One call of a store's batched function: the items, and whether to wait for locked accounts.
+Send = Callable[[Sequence[Any], bool], Awaitable[Answers[Reply]]]
 
 
 class _Entry(Generic[Reply]):
@@ -180,14 +196,22 @@ class Batcher(Generic[Reply]):
 
     async def _deliver(self, batch: list[_Entry[Reply]]) -> None:
         deferred: dict[str, list[_Entry[Reply]]] = {}
-        accounts = dict.fromkeys(entry.account for entry in batch)
+        taken = dict.fromkeys(entry.account for entry in batch)
+
+        async def give_back_early() -> None:
+            for account in taken:
+                self._turns.give_back(account)
+            taken.clear()
+            for _ in range(2):  # The next batch is made in the next turn of the loop, and sent in the one after.
+                await asyncio.sleep(0)
+
         try:
-            for entry in await self._call(batch, wait=False):
+            for entry in await self._call(batch, wait=False, served=give_back_early):
                 deferred.setdefault(entry.account, []).append(entry)
         finally:
             for account, entries in deferred.items():
                 self._spawn(self._wait_for(account, entries))
-            for account in accounts:
+            for account in taken:
                 if account not in deferred:
                     self._turns.give_back(account)
 
@@ -200,10 +224,15 @@ class Batcher(Generic[Reply]):
         finally:
             self._turns.give_back(account)
 
-    async def _call(self, batch: list[_Entry[Reply]], *, wait: bool) -> list[_Entry[Reply]]:
-        """Send a batch and hand out the answers; returns the deferred entries."""
+    async def _call(
+        self, batch: list[_Entry[Reply]], *, wait: bool, served: Callable[[], Awaitable[None]] | None = None
+    ) -> list[_Entry[Reply]]:
+        """Send a batch and hand out the answers; returns the deferred entries.
+
+        `served` is called for a large batch once all of it has been served, before the answers are read.
+        """
         try:
-            replies = await self._send([entry.item for entry in batch], wait)
+            answers = await self._send([entry.item for entry in batch], wait)
         except StoreError as error:
             # One account's lock that was not had in time is not had by asking again for each of its items.
             if len(batch) > 1 and not (wait and error.busy):
@@ -214,11 +243,16 @@ class Batcher(Generic[Reply]):
             _fail_all(batch, error)
             return []
         deferred = []
-        for entry, reply in zip(batch, replies, strict=True):
-            if reply is None:
-                deferred.append(entry)
-            else:
-                entry.answer(reply)
+        try:
+            if served is not None and len(batch) >= _MANY and answers.all_served:
+                await served()
+            for entry, reply in zip(batch, answers.read(), strict=True):
+                if reply is None:
+                    deferred.append(entry)
+                else:
+                    entry.answer(reply)
+        except BaseException as error:  # noqa: BLE001 - nobody may be left waiting, whatever happened
+            _fail_all(batch, error)
         return deferred
 
     async def _one_by_one(self, batch: list[_Entry[Reply]], *, wait: bool) -> list[_Entry[Reply]]:
@@ -228,7 +262,7 @@ class Batcher(Generic[Reply]):
         deferred: list[_Entry[Reply]] = []
         for number, entry in enumerate(batch):
             try:
-                reply = (await self._send([entry.item], wait))[0]
+                reply = (await self._send([entry.item], wait)).read()[0]
             except StoreError as error:
                 entry.fail(error)
                 if error.retryable:

@@ -11,6 +11,19 @@ from ducto.errors import StoreError
 from ducto.stores.batching import AccountTurns, Batcher
 
 
+class Said:
+    """The answers to a batch; notes in `log` when they are read."""
+
+    def __init__(self, replies: Sequence[str | None], log: list[str]) -> None:
+        self._replies = replies
+        self._log = log
+        self.all_served = None not in replies
+
+    def read(self) -> Sequence[str | None]:
+        self._log.append("read")
+        return self._replies
+
+
 class Recorder:
     """Answers each item with `reply to ITEM`, after `gate` opens; remembers every call."""
 
@@ -21,8 +34,10 @@ class Recorder:
         self.locked: set[str] = set()
         self.poison: dict[str, StoreError] = {}
         self.busy = False
+        self.log: list[str] = []
 
-    async def __call__(self, items: Sequence[str], wait: bool) -> Sequence[str | None]:
+    async def __call__(self, items: Sequence[str], wait: bool) -> Said:
+        self.log.append("sent")
         self.calls.append((list(items), wait))
         await self.gate.wait()
         if wait and self.busy:
@@ -30,7 +45,8 @@ class Recorder:
         for item in items:
             if item in self.poison:
                 raise self.poison[item]
-        return [None if item in self.locked and not wait else f"reply to {item}" for item in items]
+        replies = [None if item in self.locked and not wait else f"reply to {item}" for item in items]
+        return Said(replies, self.log)
 
 
 async def settled(*tasks: asyncio.Task[str]) -> list[str | BaseException]:
@@ -154,6 +170,40 @@ async def test_a_cancelled_caller_stops_waiting_and_nothing_else_happens(drop: b
     assert await settled(kept, queued[1]) == ["reply to b/1", "reply to d/1"]
     assert send.calls[0][0] == ["a/1", "b/1"]
     assert send.calls[1][0] == (["d/1"] if drop else ["c/1", "d/1"])
+
+
+@pytest.mark.parametrize(("items", "early"), [(15, False), (16, True)])
+async def test_the_next_batch_of_an_account_is_sent_before_the_answers_to_a_large_one_are_read(
+    items: int, early: bool
+) -> None:
+    send = Recorder()
+    turns = AccountTurns()
+    reserves: Batcher[str] = Batcher(send, turns)
+    deducts: Batcher[str] = Batcher(send, turns)
+    send.gate.clear()
+    tasks = submit(reserves, *(f"a/{number}" for number in range(items)))
+    await asyncio.sleep(0.01)
+    tasks += submit(deducts, "a/x")
+    await asyncio.sleep(0.01)
+    assert send.log == ["sent"]
+    send.gate.set()
+    assert await settled(*tasks) == [f"reply to a/{number}" for number in range(items)] + ["reply to a/x"]
+    assert send.log == (["sent", "sent", "read", "read"] if early else ["sent", "read", "sent", "read"])
+
+
+async def test_answers_that_cannot_be_read_leave_nobody_waiting() -> None:
+    class Unreadable(Said):
+        def read(self) -> Sequence[str | None]:
+            raise StoreError("not understood", retryable=False)
+
+    async def send(items: Sequence[str], wait: bool) -> Said:
+        return Unreadable(["" for _ in items], [])
+
+    turns = AccountTurns()
+    for number in (1, 20):
+        batcher: Batcher[str] = Batcher(send, turns)
+        answers = await settled(*submit(batcher, *(f"a/{each}" for each in range(number))))
+        assert all(isinstance(answer, StoreError) for answer in answers)
 
 
 async def test_draining_waits_for_all_that_is_under_way() -> None:

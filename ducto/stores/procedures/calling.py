@@ -7,7 +7,7 @@ import json
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -16,7 +16,7 @@ from ducto.errors import CreditError, ReservationNotFoundError, StoreError, Tran
 from ducto.ledger.ids import account_of
 from ducto.models import Outcome, RefusalDetails
 from ducto.models.base import Row
-from ducto.stores.batching import AccountTurns, Batcher
+from ducto.stores.batching import AccountTurns, Answers, Batcher
 
 __all__ = [
     "ProcedureCaller",
@@ -165,26 +165,12 @@ class ProcedureCaller(ABC):
 
     def _sender(
         self, function: str, model: type[Result], *, settle: bool
-    ) -> Callable[[Sequence[Any], bool], Coroutine[Any, Any, Sequence[Result | None]]]:
+    ) -> Callable[[Sequence[Any], bool], Coroutine[Any, Any, Answers[Result]]]:
         whole = TypeAdapter(list[model])  # type: ignore[valid-type]
 
-        async def send(items: Sequence[Any], wait: bool) -> Sequence[Result | None]:
+        async def send(items: Sequence[Any], wait: bool) -> Answers[Result]:
             text = await self._call(function, {"p_items": items, "p_wait": wait}, settle=settle)
-            replies: Sequence[Result | None]
-            try:
-                # A user's text may contain the word as well; then the slower way is taken for nothing.
-                if (b"deferred" in text) if isinstance(text, bytes) else ("deferred" in text):
-                    replies = [
-                        None if each.get("deferred") is True else model.model_validate(each)
-                        for each in json.loads(text)
-                    ]
-                else:
-                    replies = whole.validate_json(text)
-            except (ValidationError, ValueError, AttributeError, TypeError):
-                raise _not_understood(function) from None
-            if len(replies) != len(items):
-                raise _not_understood(function)
-            return replies
+            return _BatchAnswer(function, text, len(items), model, whole)
 
         return send
 
@@ -250,6 +236,37 @@ class ProcedureCaller(ABC):
             return model.model_validate(data)
         except ValidationError:
             raise _not_understood(function) from None
+
+
+class _BatchAnswer(Generic[Result]):
+    """The text that a batched function answered."""
+
+    def __init__(
+        self, function: str, text: str | bytes, items: int, model: type[Result], whole: TypeAdapter[list[Result]]
+    ) -> None:
+        self._function = function
+        self._text = text
+        self._items = items
+        self._model = model
+        self._whole = whole
+        # A user's text may contain the word as well; then the slower way is taken for nothing.
+        self.all_served = (b"deferred" if isinstance(text, bytes) else "deferred") not in text  # type: ignore[operator]
+
+    def read(self) -> Sequence[Result | None]:
+        replies: Sequence[Result | None]
+        try:
+            if self.all_served:
+                replies = self._whole.validate_json(self._text)
+            else:
+                replies = [
+                    None if each.get("deferred") is True else self._model.model_validate(each)
+                    for each in json.loads(self._text)
+                ]
+        except (ValidationError, ValueError, AttributeError, TypeError):
+            raise _not_understood(self._function) from None
+        if len(replies) != self._items:
+            raise _not_understood(self._function)
+        return replies
 
 
 def first_answer(result: Result, key: object) -> Result:
