@@ -14,10 +14,10 @@ from ducto.errors import (
     PricingError,
     ReservationNotFoundError,
 )
+from ducto.manager.charges import Settlement
 from ducto.manager.core import ManagerCore, ManagerSettings, OnLoop, key_or_new
 from ducto.manager.live_pricing import ActivePricing
 from ducto.manager.refusals import accepted
-from ducto.manager.settling import Settlement
 from ducto.meter import Admission, CallTerms, MissingUsage
 from ducto.models import DeductionResult, PlanDefinition, ReleaseResult, ReserveResult
 from ducto.pricing import PricingEngine

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ducto.errors import ArgumentError
 from ducto.manager.admission import DEFAULT_MIN_BALANCE, Admissions, with_model
+from ducto.manager.charges import Charge, Settlement
 from ducto.manager.core import ManagerSettings, key_or_new
-from ducto.manager.settling import Charge, Settlement
 from ducto.manager.verbs.balances import BalanceVerbs
 from ducto.manager.verbs.plans import PlanVerbs
 from ducto.manager.verbs.reports import ReportVerbs

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 from ducto.models import DeductionResult, ReleaseResult
 
 if TYPE_CHECKING:
-    from ducto.manager.settling import Charge, Settlement
+    from ducto.manager.charges import Charge, Settlement
     from ducto.meter import Admission, CallTerms
 
 __all__ = ["CallObserver", "Observers"]

@@ -5,56 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from ducto.errors import AlreadySettledError, CreditError, StoreError
 from ducto.manager.announcing import Announcer
+from ducto.manager.charges import Charge, Settlement
 from ducto.manager.observing import Observers
 from ducto.manager.refusals import accepted
-from ducto.models import CreditMetadata, DeductionResult, Metadata, ReleaseResult
+from ducto.models import CreditMetadata, DeductionResult, ReleaseResult
 from ducto.retrying import PATIENT, RetryPolicy, retried
 from ducto.stores.base import CreditStore
-from ducto.usage import UsageMetrics
 
-__all__ = ["Charge", "Settlement", "Settler"]
+__all__ = ["Settler"]
 
 logger = logging.getLogger("ducto.settling")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
-    """A charge for a reservation. The reservation is its key: repeating it charges once."""
-
-    user_id: str
-    reservation_id: str
-    amount: int
-    team_id: str | None = None
-    idempotency_key: str | None = None
-    metadata: Metadata = None
-    usage: UsageMetrics | None = None
-    estimated: bool = False
-    model: str | None = None
-    pricing_version: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Charge:
-    """A charge without a reservation, under a key that is always given."""
-
-    user_id: str
-    amount: int
-    idempotency_key: str
-    team_id: str | None = None
-    operation_type: str = "charge"
-    metadata: Metadata = None
-    usage: UsageMetrics | None = None
-    estimated: bool = False
-    model: str | None = None
-    feature: str | None = None
-    pricing_version: str | None = None
-    min_balance: int = 0
-    force: bool = False
 
 
 class Settler:

@@ -14,7 +14,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from ducto.errors import CreditError
 from ducto.events import Event, EventName
 from ducto.manager import CreditManager
-from ducto.manager.settling import Charge, Settlement
+from ducto.manager.charges import Charge, Settlement
 from ducto.meter import Admission, CallTerms
 from ducto.models import DeductionResult, ReleaseResult
 from ducto.telemetry.attributes import Attributes, error_type, operation_attributes, shortened, usage_attributes

@@ -144,12 +144,13 @@ TOKENS = [b"\n", b"\r\n", b"\r", b"data: 12345", b"data: 1234567890123", b"x" * 
 def test_large_events_end_where_small_ones_do(tokens: list[bytes], step: int) -> None:
     """With limits of a few bytes, so that every cut around them is tried."""
     stream = b"".join(tokens)
-    boundaries = [item.size for item in parse(stream) if item.data]
+    chunks = [stream[at : at + step] for at in range(0, len(stream), step)]
+    boundaries = [item.size for item in parse(*chunks) if item.data]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sse, "HEAD_BYTES", 24)
         patch.setattr(sse, "TAIL_BYTES", 8)
         patch.setattr(sse, "MAX_EVENT_BYTES", 32)
-        items = parse(*(stream[at : at + step] for at in range(0, len(stream), step)))
+        items = parse(*chunks)
     assert b"".join(item.raw for item in items) == stream
     whole = {item.size for item in items if item.data}
     assert all(size in whole for size in boundaries if size <= 24)
