@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
@@ -67,6 +68,8 @@ def run() -> None:
         # What a terminal cannot show must not end the command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    # That listening for prices was interrupted is for processes that stay; a command says what went wrong by itself.
+    logging.getLogger("ducto.stores.postgres").setLevel(logging.ERROR)
     try:
         load_dotenv()
     except DuctoError as error:

@@ -11,10 +11,11 @@ import typer
 from ducto.cli import pricing_review
 from ducto.cli.options import KeyOption, OutOption, group
 from ducto.cli.output import Output, fields_table, rows_table
-from ducto.cli.pricing_files import config_text, published, read_config, version_number, write_config
+from ducto.cli.pricing_files import config_text, published, version_number, write_config
 from ducto.cli.running import Books, plain_command, store_command
 from ducto.models import PricingConfigData, RateTable
 from ducto.pricing import compile_pricing
+from ducto.pricing.files import load_pricing_file
 
 __all__ = ["register"]
 
@@ -87,7 +88,7 @@ async def _set(
     """Publish a config as the new active version. Calls that are running keep the prices they were admitted under."""
     used = books.key(key)
     version_id = await books.manager.publish_pricing(
-        read_config(file),
+        load_pricing_file(file),
         label,
         expected_version=None if expect is None else version_number(expect),
         idempotency_key=used,
@@ -110,7 +111,7 @@ async def _published(books: Books, version_id: str) -> None:
 
 async def _validate(out: Output, file: FileArgument) -> None:
     """Check a config as a publish would, without a store. Exit code 1 where it is at fault."""
-    config = read_config(file)
+    config = load_pricing_file(file)
     compile_pricing(config)
     out.show(
         {"ok": True, "models": len(config.models), "plans": len(config.plans)},

@@ -10,9 +10,8 @@ from typing import Any
 from ducto.cli.running import Books
 from ducto.errors import ArgumentError, ConfigError, PricingNotFoundError
 from ducto.models import PricingConfigData, PricingConfigResult
-from ducto.pricing import load_pricing_file
 
-__all__ = ["active_or_refused", "config_text", "is_file", "published", "read_config", "version_number", "write_config"]
+__all__ = ["active_or_refused", "config_text", "is_file", "published", "version_number", "write_config"]
 
 _ENDINGS = (".json", ".yaml", ".yml")
 
@@ -20,14 +19,6 @@ _ENDINGS = (".json", ".yaml", ".yml")
 def is_file(text: str) -> bool:
     """Does `text` name a file, rather than a version?"""
     return Path(text).suffix.lower() in _ENDINGS
-
-
-def read_config(path: str | Path) -> PricingConfigData:
-    """A config from a file. Raises `ConfigError` where it cannot be read, `PricingConfigError` for its content."""
-    try:
-        return load_pricing_file(path)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
 
 
 def config_text(config: PricingConfigData, *, ending: str = ".json") -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ducto.cli.options import KeyOption, OutOption
 from ducto.cli.output import Output, fields_table, rows_table
-from ducto.cli.pricing_files import active_or_refused, is_file, published, read_config, write_config
+from ducto.cli.pricing_files import active_or_refused, is_file, published, write_config
 from ducto.cli.running import Books, StoreOption, opened, plain_command
 from ducto.cli.settings import store_is_named
 from ducto.errors import ArgumentError, ConfigError
@@ -20,6 +20,7 @@ from ducto.models import PricingConfigData, PricingConfigResult
 from ducto.pricing import PricingEngine
 from ducto.pricing.catalogue import ImportedPrices, PriceListName, import_prices, merged
 from ducto.pricing.diff import PricingDiff, diff_pricing
+from ducto.pricing.files import load_pricing_file
 from ducto.pricing.suggestions import did_you_mean, nearest
 from ducto.usage import COUNT_FIELDS, ToolCall, UsageMetrics
 
@@ -48,7 +49,7 @@ async def _diff(
         configs: list[PricingConfigData] = []
         for name in (old, new):
             if name is not None and is_file(name):
-                configs.append(read_config(name))
+                configs.append(load_pricing_file(name))
                 continue
             if books is None:
                 books = await stack.enter_async_context(opened(store, out))
@@ -159,7 +160,7 @@ async def _price(
     )
     version: PricingConfigResult | None = None
     if config is not None and is_file(config):
-        prices = read_config(config)
+        prices = load_pricing_file(config)
     else:
         async with opened(store, out) as books:
             version = await (active_or_refused(books) if config is None else published(books, config))

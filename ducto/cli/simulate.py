@@ -10,11 +10,11 @@ from rich.table import Table
 
 from ducto.cli.options import SinceOption, UntilOption
 from ducto.cli.output import fields_table, rows_table
-from ducto.cli.pricing_files import read_config
 from ducto.cli.running import Books, store_command
 from ducto.cli.times import window
 from ducto.ledger.windows import month_window
 from ducto.models import SpendCap
+from ducto.pricing.files import load_pricing_file
 from ducto.simulate import Simulation, SimulationResult
 
 __all__ = ["register"]
@@ -39,7 +39,7 @@ async def _simulate(
 
     Nothing is written. Calls are priced again from the usage in the ledger; caps are taken as they are set now.
     """
-    prices = read_config(config)
+    prices = load_pricing_file(config)
     start, end = window(since, until)
     # The month's beginning tells how much allowance, and how much of a cap, had been used by `since`.
     first = month_window(start)[0]

@@ -64,8 +64,8 @@ def _check_keys(root: Any, mapping_node: Any) -> None:
 def load_pricing_file(path: str | Path) -> PricingConfigData:
     """Read a `.json`, `.yaml` or `.yml` file.
 
-    Raises `PricingConfigError` where the content is at fault, `ConfigError` where the extra `yaml` is
-    missing or the ending is another one, and `OSError` where the file cannot be read.
+    Raises `PricingConfigError` where the content is at fault, and `ConfigError` where the file cannot be read, the
+    extra `yaml` is missing, or the ending is another one.
     """
     path = Path(path)
     readers = {".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml}
@@ -74,6 +74,8 @@ def load_pricing_file(path: str | Path) -> PricingConfigData:
         raise ConfigError(f"{path}: a pricing config is a .json, .yaml or .yml file")
     try:
         return parse_pricing(reader(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
     except PricingConfigError as error:
         raise PricingConfigError(f"{path}: {error}") from None
     except ValueError as error:  # JSON's syntax, or bytes that are not UTF-8

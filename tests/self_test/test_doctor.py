@@ -132,6 +132,7 @@ def test_the_findings_as_json(folder: Path) -> None:
         (["canary_app"], "module:attribute"),
         (["canary_app:good", "--header", "nonsense"], "name: value"),
         (["canary_app:good", "--pricing", "p.json"], "built-in gateway"),
+        (["--pricing", "missing.yaml"], "cannot be read"),
         (["--store", "postgresql://nobody@localhost:1/none", "--pricing", "p.json"], "leave --store out"),
     ],
 )
