@@ -38,6 +38,16 @@ class RedisMachine(ComparingMachine):
             kept.setdefault(account, operation)
         return list(kept.values())
 
+    async def finish(self) -> None:
+        """Whatever chance has chosen: a reply that is kept and a refusal that is kept are compared in each example."""
+        paid = {"user_id": "zoe", "amount": 5, "type": "purchase", "idempotency_key": "zoe pays"}
+        asked = {"user_id": "zoe", "operation_type": "chat", "min_balance": 0}
+        operations = [Operation("add_credits", paid)] * 2
+        operations += [Operation("reserve_credits", {**asked, "amount": amount}) for amount in (10**9, 10**9 + 1)]
+        for operation in operations:
+            await self.step(operation)
+        await super().finish()
+
     @rule(operation=st.one_of(ops.reads, wider.lookups))
     def look_twice(self, operation: Operation) -> None:
         for _ in range(2):
@@ -45,12 +55,13 @@ class RedisMachine(ComparingMachine):
 
     @rule(
         operation=st.one_of(ops.reserves, ops.charges, ops.team_charges),
+        times=st.sampled_from((4, 10**9)),
         more=st.integers(0, 40),
         between=st.one_of(st.none(), _lifting, ops.advances(backwards=True)),
     )
-    def ask_again(self, operation: Operation, more: int, between: Operation | Advance | None) -> None:
+    def ask_again(self, operation: Operation, times: int, more: int, between: Operation | Advance | None) -> None:
         """For more than most have, for more again, and once more when something has happened that may allow it."""
-        amount = 4 * operation.arguments["amount"]
+        amount = times * operation.arguments["amount"]
         for step, asked in (("ask", amount), ("ask", amount + more), ("happen", 0), ("ask", amount + more)):
             if step == "ask":
                 given = {**operation.arguments, "amount": asked, "idempotency_key": None}
