@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from ducto.models import (
     DeductionResult,
     Metadata,
+    Outcome,
     OveragePolicy,
     ReleaseResult,
     RenewResult,
@@ -15,6 +19,8 @@ from ducto.stores.redis.front import RedisFront
 from ducto.usage import UsageMetrics
 
 __all__ = ["RedisSpending"]
+
+Charged = TypeVar("Charged", bound=Outcome)
 
 
 class RedisSpending(RedisFront):
@@ -116,18 +122,10 @@ class RedisSpending(RedisFront):
                 pricing_version=pricing_version,
             )
 
-        account = self._keys.user(user_id)
         terms = (operation_type, min_balance, force, model, feature, estimated, pricing_version)
-        notes = (metadata, usage)
-        asked = self._asked("charge", user_id, None, amount, key=idempotency_key, notes=notes, terms=terms)
-        keyed = self._keyed(
-            DeductionResult,
-            "charge",
-            account,
-            idempotency_key,
-            {"amount": amount, "model": model, "terms": terms, "metadata": metadata, "usage": usage},
+        return await self._charged(
+            DeductionResult, charge, user_id, None, amount, idempotency_key, terms, model, metadata, usage
         )
-        return await self._admitted(DeductionResult, asked, lambda: self._answered(account, charge, keyed))
 
     async def deduct_team(
         self,
@@ -163,21 +161,31 @@ class RedisSpending(RedisFront):
                 pricing_version=pricing_version,
             )
 
-        account = self._keys.team(team_id)
         terms = (operation_type, min_balance, force, model, feature, estimated, pricing_version)
-        notes = (metadata, usage)
-        asked = self._asked("charge", user_id, team_id, amount, key=idempotency_key, notes=notes, terms=terms)
-        keyed = self._keyed(
-            TeamDeductionResult,
-            "charge",
-            account,
-            idempotency_key,
-            {"amount": amount, "model": model, "terms": terms, "metadata": metadata, "usage": usage},
-            scope=user_id,
+        return await self._charged(
+            TeamDeductionResult, charge, user_id, team_id, amount, idempotency_key, terms, model, metadata, usage
         )
-        return await self._admitted(
-            TeamDeductionResult, asked, lambda: self._answered(account, charge, keyed, team_id=team_id)
-        )
+
+    async def _charged(
+        self,
+        result: type[Charged],
+        charge: Callable[[], Awaitable[Charged]],
+        user_id: str,
+        team_id: str | None,
+        amount: int,
+        key: str | None,
+        terms: tuple[object, ...],
+        model: str | None,
+        metadata: Metadata,
+        usage: UsageMetrics | None,
+    ) -> Charged:
+        """The answer of a direct charge of a user, or of a team for its member."""
+        account = self._keys.payer(user_id, team_id)
+        asked = self._asked("charge", user_id, team_id, amount, key=key, notes=(metadata, usage), terms=terms)
+        given = {"amount": amount, "model": model, "terms": terms, "metadata": metadata, "usage": usage}
+        scope = "" if team_id is None else user_id
+        keyed = self._keyed(result, "charge", account, key, given, scope=scope)
+        return await self._admitted(result, asked, lambda: self._answered(account, charge, keyed, team_id=team_id))
 
     async def deduct_credits(
         self,
