@@ -4,11 +4,11 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 TEST_WORKERS ?= 2
 
-.PHONY: help install run gateway test test-fast lint types bench wheel clean
+.PHONY: help install run gateway test test-fast faults faults-long lint types bench wheel clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
 
 install: .venv/installed ## Make .venv and install ducto with everything that development needs
 
@@ -27,8 +27,14 @@ gateway: install ## Serve the gateway of the demo until it is stopped
 test: install ## Run all tests, in TEST_WORKERS processes, each with servers of its own
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile
 
-test-fast: install ## Run the tests without the long model and end-to-end runs
-	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --ignore=tests/model --ignore=tests/end_to_end
+test-fast: install ## Run the tests without the long model, end-to-end and fault runs
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --ignore=tests/model --ignore=tests/end_to_end --ignore=tests/faults
+
+faults: install ## Kill servers and gateways under load for a minute; fails if a charge is lost or doubled
+	$(BIN)/python -m tests.faults --seconds 60
+
+faults-long: install ## The same for half an hour
+	$(BIN)/python -m tests.faults --seconds 1800
 
 lint: install ## Check style, formatting and the layers of imports
 	$(BIN)/ruff check .

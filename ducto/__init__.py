@@ -17,7 +17,8 @@ from ducto.errors import (
     UnknownModelError,
 )
 from ducto.events import Event
-from ducto.manager import CreditManager
+from ducto.journal import SettleJournal
+from ducto.manager import CreditManager, FailOpen
 from ducto.meter import MeteredCall
 from ducto.models import CreditMetadata, PlanDefinition, PricingConfigData, RateTable, SpendCap
 from ducto.pricing import PricingEngine, evaluate_expression, validate_expression
@@ -39,6 +40,7 @@ __all__ = [
     "CreditStore",
     "DuctoError",
     "Event",
+    "FailOpen",
     "InsufficientCreditsError",
     "MemoryStore",
     "MeteredCall",
@@ -48,6 +50,7 @@ __all__ = [
     "PricingEngine",
     "PricingError",
     "RateTable",
+    "SettleJournal",
     "SpendCap",
     "StoreError",
     "ToolCall",

@@ -28,6 +28,8 @@ __all__ = [
 MAX_ID_BYTES = 200
 MAX_KEY_BYTES = 255  # as Stripe's idempotency keys
 MAX_METADATA_BYTES = 16_384
+#: What was nested deeper could be written, but not be read again: parsers of JSON give up at about 200 levels.
+MAX_METADATA_DEPTH = 64
 
 ADD_TYPES: tuple[str, ...] = get_args(AddType)
 CAP_ACTIONS: tuple[str, ...] = get_args(CapAction)
@@ -126,7 +128,9 @@ def check_usage(value: object) -> None:
 
 
 def check_metadata(value: object) -> dict[str, Any] | None:
-    """The metadata as a plain JSON object of at most 16 KiB, a copy that the caller cannot change afterwards."""
+    """The metadata as a plain JSON object of at most 16 KiB and 64 levels, a copy that the caller cannot change
+    afterwards.
+    """
     if value is None:
         return None
     if not isinstance(value, (Mapping, CreditMetadata)):
@@ -145,7 +149,19 @@ def check_metadata(value: object) -> dict[str, Any] | None:
     if "\\u0000" in text.replace("\\\\", ""):
         raise ArgumentError("metadata must not contain NUL characters.")
     copied: dict[str, Any] = json.loads(text)
+    # The common case has not even so many brackets.
+    if text.count("[") + text.count("{") > MAX_METADATA_DEPTH and _is_deeper(copied, MAX_METADATA_DEPTH):
+        raise ArgumentError(f"metadata must be nested at most {MAX_METADATA_DEPTH} levels deep.")
     return copied
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Has `value` more than so many levels of lists and objects?"""
+    if not isinstance(value, (dict, list)):
+        return False
+    return levels == 0 or any(
+        _is_deeper(one, levels - 1) for one in (value.values() if isinstance(value, dict) else value)
+    )
 
 
 def _shown(value: object) -> str:

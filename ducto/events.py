@@ -1,8 +1,8 @@
 """What happened, as values, and the emitter that hands them to handlers without ever hurting a call.
 
-Names follow the verbs: the verb `reserve` emits `credits.reserved`. A replay emits nothing, because nothing
-happened. Delivery is in this process and best effort; what must not be missed is read again from the store,
-in order and with stable ids, by `list_events`.
+Names follow the verbs: the verb `reserve` emits `credits.reserved`; those of the journal are about its files. A
+replay emits nothing, because nothing happened. Delivery is in this process and best effort; what must not be missed is
+read again from the store, in order and with stable ids, by `list_events`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ EventName = Literal[
     "credits.pricing_published",  # a new pricing config is active
     "credits.pricing_activated",  # an earlier pricing config is active again
     "credits.deduct_failed",  # a finished call could not be charged; `data` has all that charging by hand needs
+    "credits.settle_deferred",  # a finished call is charged from the journal, when the store answers again
+    "credits.admitted_offline",  # a call was admitted while the store did not answer, to be charged later
+    "journal.nearly_full",  # four fifths of what the journal may hold are outstanding
+    "journal.failing",  # the journal cannot be written: calls are settled without it
+    "journal.corrupt",  # records that another process left are damaged, and were put aside
 ]
 EVENT_NAMES: frozenset[str] = frozenset(get_args(EventName))
 

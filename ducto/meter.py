@@ -85,6 +85,8 @@ class Admission:
     result: ReserveResult
     engine: PricingEngine | None
     plan: PlanDefinition | None
+    #: Was it admitted without the store, which did not answer? Then nothing is held, and it is charged later.
+    offline: bool = False
 
     @property
     def user_id(self) -> str:
@@ -92,6 +94,7 @@ class Admission:
 
     @property
     def reservation_id(self) -> str:
+        """The id of the hold; of a call that was admitted offline, the key that it is charged under."""
         if self.result.reservation_id is None:
             raise StoreError("The store answered a reserve without a reservation id; its books cannot be followed.")
         return self.result.reservation_id
@@ -141,7 +144,9 @@ class MeteredCall:
     decides.
 
     That the *charge* fails for want of a store does not take the caller's answer away: leaving the block then
-    logs and emits `credits.deduct_failed`, and `settle_error` is set. An explicit `settle()` raises.
+    sets `settle_error`, and the charge is in the manager's journal, to be made when the store answers
+    (`credits.settle_deferred`); without a journal it is logged and emitted as `credits.deduct_failed`. An explicit
+    `settle()` raises.
     """
 
     def __init__(self, books: CallBooks, terms: CallTerms) -> None:
@@ -174,6 +179,11 @@ class MeteredCall:
     def reservation(self) -> ReserveResult:
         """What was reserved. Raises `ConfigError` before `start`."""
         return self.admission.result
+
+    @property
+    def offline(self) -> bool:
+        """Was it admitted while the store did not answer, as `FailOpen` allows? It is charged when the store does."""
+        return self.admission.offline
 
     @property
     def usage(self) -> UsageMetrics | int | None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ducto.errors import StoreError
 
-__all__ = ["BRIEF", "PATIENT", "RetryPolicy", "retried"]
+__all__ = ["BRIEF", "PATIENT", "PROMPT", "RetryPolicy", "retried"]
 
 T = TypeVar("T")
 
@@ -38,6 +38,9 @@ class RetryPolicy:
 BRIEF = RetryPolicy(attempts=3, first_pause_seconds=0.05, longest_pause_seconds=0.2, total_seconds=1.0)
 #: For a charge of work that was done: to give up loses money.
 PATIENT = RetryPolicy(attempts=8, first_pause_seconds=0.05, longest_pause_seconds=2.0, total_seconds=10.0)
+
+#: For a charge that a journal keeps: what is not answered soon is charged in the background.
+PROMPT = RetryPolicy(attempts=6, first_pause_seconds=0.05, longest_pause_seconds=0.5, total_seconds=2.0)
 
 
 def _is_retryable(error: StoreError) -> bool:

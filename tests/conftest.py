@@ -1,4 +1,5 @@
-"""One seed for the model tests, printed at the end with what they did, also where several processes share the tests.
+"""For all tests: one seed for the model tests, printed at the end with what they did, also where several processes
+share the tests; a folder for the settle journal; and an eye on secrets in what tests print.
 
 Replay a run with `DUCTO_MODEL_SEED=<seed> pytest tests/model`, or with pytest's own `--hypothesis-seed`.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.canaries.watching import pytest_runtest_makereport  # noqa: F401 - a hook: what it looks at, it says
 
 _SAID = pytest.StashKey[list[str]]()
 
@@ -25,6 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["DUCTO_MODEL_SEED"] = str(seed)
     # Processes that pytest-xdist starts inherit it.
     os.environ.setdefault("DUCTO_MODEL_SEED", str(secrets.randbelow(2**32)))
+    if "DUCTO_JOURNAL" not in os.environ:
+        # Tests of stores that last have a journal as an app has, and never in the home folder.
+        os.environ["DUCTO_JOURNAL"] = tempfile.mkdtemp(prefix="ducto-journal-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop("DUCTO_JOURNAL"), ignore_errors=True))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

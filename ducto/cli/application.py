@@ -13,6 +13,7 @@ from ducto.cli import (
     demo,
     doctor,
     explain,
+    journal,
     plans,
     pricing,
     reservations,
@@ -56,6 +57,7 @@ for _part in (
     usage,
     reservations,
     upkeep,
+    journal,
     explain,
     simulate,
 ):

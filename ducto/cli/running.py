@@ -111,8 +111,8 @@ async def opened(given_url: str | None, out: Output) -> AsyncIterator[Books]:
     """
     async with (
         open_store(store_url(given_url)) as store,
-        # Maintenance is for processes that stay; `ducto maintain` does it on demand.
-        CreditManager(store, maintain_every_seconds=None) as manager,
+        # Maintenance and the journal are for processes that stay; `ducto maintain` and `ducto journal` work on demand.
+        CreditManager(store, maintain_every_seconds=None, journal=None) as manager,
     ):
         books = Books(store, manager, out)
         try:

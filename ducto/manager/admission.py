@@ -13,6 +13,7 @@ from ducto.errors import (
     NotSupportedError,
     PricingError,
     ReservationNotFoundError,
+    StoreError,
 )
 from ducto.manager.charges import Settlement
 from ducto.manager.core import ManagerCore, ManagerSettings, OnLoop, key_or_new
@@ -55,15 +56,27 @@ class Admissions(ManagerCore):
         """Reserve for a call, with the prices that hold for it. The hold of a caller who was cancelled is
         released.
 
-        Raises the typed refusals, `PricingError`, `ConfigError` if no pricing is published, and `StoreError`.
+        Where the store does not answer, and the manager is told to fail open, it may be admitted without. Raises the
+        typed refusals, `PricingError`, `ConfigError` if no pricing is published, and `StoreError`.
         """
+        return await self._admit_watched(terms, self._admit if self._offline is None else self._admit_or_offline)
+
+    async def admit_by_store(self, terms: CallTerms) -> Admission:
+        """As `admit`, but never without the store: for a hold that anybody may settle."""
+        return await self._admit_watched(terms, self._admit)
+
+    async def _admit_watched(
+        self, terms: CallTerms, way: Callable[[OnLoop, CallTerms], Coroutine[Any, Any, Admission]]
+    ) -> Admission:
         return await self.observers.watched(
-            lambda observer: observer.admission_begins(terms), lambda: self._admit_supervised(terms)
+            lambda observer: observer.admission_begins(terms), lambda: self._admit_supervised(terms, way)
         )
 
-    async def _admit_supervised(self, terms: CallTerms) -> Admission:
+    async def _admit_supervised(
+        self, terms: CallTerms, way: Callable[[OnLoop, CallTerms], Coroutine[Any, Any, Admission]]
+    ) -> Admission:
         here = self._here_to_admit()
-        task = here.supervisor.spawn(lambda: self._admit(here, terms))
+        task = here.supervisor.spawn(lambda: way(here, terms))
         try:
             return await outcome(task)
         except asyncio.CancelledError:
@@ -87,6 +100,8 @@ class Admissions(ManagerCore):
 
     def keep_alive(self, admission: Admission) -> Callable[[], None]:
         """Renew the hold at a third of its time to live until the returned function is called."""
+        if admission.offline:
+            return lambda: None
         return self._here().heartbeat.add(
             admission.user_id,
             admission.reservation_id,
@@ -97,21 +112,28 @@ class Admissions(ManagerCore):
         self, admission: Admission, amount: int, *, usage: UsageMetrics | None, estimated: bool
     ) -> DeductionResult:
         """Charge an admitted call. Raises the typed refusals and `StoreError`."""
+        usage = with_model(usage, admission.model) if usage is not None else None
+        settler = self._here().settler
+        if admission.offline and self._offline is not None:
+            charge = self._offline.charge_for(admission, amount, usage=usage, estimated=estimated)
+            return await self._offline.defer(admission, charge, actual=amount) or await settler.charge(charge)
         self._admitted.drop(admission.reservation_id)
-        return await self._here().settler.settle(
+        return await settler.settle(
             Settlement(
                 user_id=admission.user_id,
                 reservation_id=admission.reservation_id,
                 amount=amount,
                 team_id=admission.terms.team_id,
                 metadata=admission.terms.metadata,
-                usage=with_model(usage, admission.model) if usage is not None else None,
+                usage=usage,
                 estimated=estimated,
             )
         )
 
     async def release_admitted(self, admission: Admission) -> ReleaseResult:
         """Free the hold of an admitted call."""
+        if admission.offline and self._offline is not None:
+            return self._offline.release(admission)
         self._admitted.drop(admission.reservation_id)
         return await self._here().settler.release(
             admission.user_id, admission.reservation_id, team_id=admission.terms.team_id
@@ -169,6 +191,40 @@ class Admissions(ManagerCore):
             raise
         self._admitted.put(admission.reservation_id, admission)
         return admission
+
+    async def _admit_or_offline(self, here: OnLoop, terms: CallTerms) -> Admission:
+        try:
+            return await self._admit(here, terms)
+        except StoreError as error:
+            # A lock that is not had in time is a matter of one account, which its owner may bring about.
+            found = self._admit_offline(here, terms) if error.retryable and not error.busy else None
+            if found is None:
+                raise
+            return found
+
+    def _admit_offline(self, here: OnLoop, terms: CallTerms) -> Admission | None:
+        """By the prices and the plan that were read last; `None` where they are not known, or a bound is reached."""
+        if self._offline is None:
+            return None
+        active, kept = here.pricing.last_read(terms.user_id)
+        plan: PlanDefinition | None = None
+        if active is not None and active.plans_matter:
+            if kept is None:
+                return None
+            plan = kept.definition()
+        if not isinstance(terms.estimate, UsageMetrics):
+            amount = terms.estimate
+        elif active is None:
+            return None
+        else:
+            amount = active.engine.estimate(with_model(terms.estimate, terms.model), plan)
+        return self._offline.admit(
+            terms,
+            amount,
+            engine=active.engine if active is not None else None,
+            plan=plan,
+            pricing_version=active.id if active is not None else None,
+        )
 
     async def _reserve(self, terms: CallTerms, amount: int, active: ActivePricing | None) -> ReserveResult:
         settings = self.settings
@@ -255,7 +311,9 @@ class Admissions(ManagerCore):
         if task.cancelled() or task.exception() is not None:
             return
         admission = task.result()
-        if not admission.result.replayed:
+        if admission.offline and self._offline is not None:
+            self._offline.release(admission)
+        elif not admission.result.replayed:
             await self._free(admission.user_id, admission.reservation_id, admission.terms.team_id)
 
     async def _free(self, user_id: str, reservation_id: str, team_id: str | None) -> None:

@@ -113,6 +113,9 @@ class Announcer:
     def deduct_failed(self, data: dict[str, Any], *, user_id: str, team_id: str | None) -> None:
         self._events.emit("credits.deduct_failed", user_id=user_id, team_id=team_id, data=data)
 
+    def settle_deferred(self, data: dict[str, Any], *, user_id: str, team_id: str | None) -> None:
+        self._events.emit("credits.settle_deferred", user_id=user_id, team_id=team_id, data=data)
+
     def _caps(
         self,
         warning: CapCheckResult | None,

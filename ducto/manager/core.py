@@ -8,19 +8,24 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 from ducto.errors import ConfigError
 from ducto.events import EventEmitter, EventHandler, EventName
 from ducto.fresh_keys import new_key
+from ducto.journal import SettleJournal
 from ducto.manager.announcing import Announcer
 from ducto.manager.heartbeat import Heartbeat
+from ducto.manager.journaling import CallJournal, open_journal
 from ducto.manager.live_pricing import LivePricing
 from ducto.manager.maintenance import Maintenance, MaintenanceReport
 from ducto.manager.observing import Observers
+from ducto.manager.offline import FailOpen, OfflineCalls
 from ducto.manager.portal import Portal
 from ducto.manager.refusals import accepted
+from ducto.manager.replaying import JournalReport, Replayer
 from ducto.manager.settling import Settler
 from ducto.manager.store_check import require_whole_interface
 from ducto.meter import MissingUsage
@@ -54,6 +59,8 @@ class ManagerSettings:
     low_balance_thresholds: Sequence[int]
     maintain_every_seconds: float | None
     drain_seconds: float
+    journal: SettleJournal | Path | str | None
+    fail_open: FailOpen | None
 
     def __post_init__(self) -> None:
         for name in ("pricing_refresh_seconds", "plan_refresh_seconds", "drain_seconds"):
@@ -81,12 +88,15 @@ class OnLoop:
         store: CreditStore,
         announcer: Announcer,
         observers: Observers,
+        events: EventEmitter,
         settings: ManagerSettings,
+        journal: CallJournal | None,
         renew: Callable[[str, str, int], Awaitable[object]],
     ) -> None:
         self.loop = loop
         self.supervisor: Supervisor = Supervisor(loop)
-        self.settler: Settler = Settler(store, announcer, observers)
+        self.settler: Settler = Settler(store, announcer, observers, journal=journal)
+        self.replayer: Replayer | None = None if journal is None else Replayer(journal, self.settler.replay, events)
         self.heartbeat: Heartbeat = Heartbeat(loop, renew)
         self.pricing: LivePricing = LivePricing(
             store,
@@ -112,6 +122,15 @@ class ManagerCore:
         self.portal: Portal = Portal(self)
         self._announcer = Announcer(self.events, low_balance_thresholds=settings.low_balance_thresholds)
         self._maintenance = Maintenance(store, self._announcer)
+        self._journal = open_journal(settings.journal, store, self.events)
+        self._offline: OfflineCalls | None = None
+        if settings.fail_open is not None:
+            if self._journal is None:
+                raise ConfigError(
+                    "fail_open needs a journal, which keeps what is owed until the store answers; give journal=, or "
+                    "set DUCTO_JOURNAL to a folder."
+                )
+            self._offline = OfflineCalls(settings.fail_open, self._journal, self._announcer)
         self._on_loop: OnLoop | None = None
         #: From the start of `aclose` nothing new is admitted; until its end, what runs may still settle.
         self._closing = False
@@ -145,12 +164,21 @@ class ManagerCore:
         self._here()
         return await self._maintenance.run()
 
+    async def replay_journal(self) -> JournalReport:
+        """Charge now what the journal has from calls that the store did not answer for, of this process and of those
+        that are not there any more. Once for each, whoever else does it.
+
+        The manager does it by itself: at its start, and every few seconds. Without a journal there is nothing.
+        """
+        here = self._here()
+        return JournalReport() if here.replayer is None else await here.replayer.round()
+
     async def aclose(self) -> None:
         """Let running settles and releases end, for at most `drain_seconds`, then events; stop everything
         else.
 
-        What could not be charged by then is announced as `credits.deduct_failed`. The store stays open: who
-        opened it closes it. Harmless when repeated.
+        What could not be charged by then is left to the journal, for the next process; without one it is announced as
+        `credits.deduct_failed`. The store stays open: who opened it closes it. Harmless when repeated.
         """
         here, self._closing = self._on_loop, True
         try:
@@ -163,6 +191,8 @@ class ManagerCore:
         finally:
             self._closed = True
             self.portal.stop()
+            if self._journal is not None:
+                await asyncio.to_thread(self._journal.close)
 
     def close(self) -> None:
         """`aclose` for code that is not async. Raises `ConfigError` on a thread that runs an event loop."""
@@ -170,6 +200,8 @@ class ManagerCore:
             self.portal.call(self.aclose, instead="use `await manager.aclose()`")
         self._closing = self._closed = True
         self.portal.stop()
+        if self._journal is not None:
+            self._journal.close()
 
     async def __aenter__(self) -> Self:
         self._here()
@@ -209,10 +241,14 @@ class ManagerCore:
             store=self.store,
             announcer=self._announcer,
             observers=self.observers,
+            events=self.events,
             settings=self.settings,
+            journal=self._journal,
             renew=self._renew_hold,
         )
         self._on_loop = here
+        if here.replayer is not None:
+            here.replayer.start()
         every_seconds = self.settings.maintain_every_seconds
         if every_seconds is not None:
             here.maintenance = loop.create_task(self._maintenance.run_every(every_seconds), name="ducto maintenance")
@@ -224,6 +260,8 @@ class ManagerCore:
             await asyncio.wait((here.maintenance,))
         here.stop_hearing()
         await here.supervisor.drain(seconds=self.settings.drain_seconds)
+        if here.replayer is not None:
+            await here.replayer.aclose()
         await here.heartbeat.aclose()
         await here.pricing.aclose()
         await self.events.drain(seconds=self.settings.drain_seconds)

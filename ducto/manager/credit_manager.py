@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ducto.errors import ArgumentError
+from ducto.journal import SettleJournal
 from ducto.manager.admission import DEFAULT_MIN_BALANCE, Admissions, with_model
 from ducto.manager.charges import Charge, Settlement
 from ducto.manager.core import ManagerSettings, key_or_new
+from ducto.manager.offline import FailOpen
 from ducto.manager.verbs.balances import BalanceVerbs
 from ducto.manager.verbs.plans import PlanVerbs
 from ducto.manager.verbs.reports import ReportVerbs
@@ -42,6 +45,8 @@ class CreditManager(Admissions, BalanceVerbs, PlanVerbs, TeamVerbs, ReportVerbs)
         low_balance_thresholds: Sequence[int] = (),
         maintain_every_seconds: float | None = 60.0,
         drain_seconds: float = 10.0,
+        journal: SettleJournal | Path | str | None = "auto",
+        fail_open: FailOpen | None = None,
     ) -> None:
         """Put a manager in front of `store`.
 
@@ -51,8 +56,17 @@ class CreditManager(Admissions, BalanceVerbs, PlanVerbs, TeamVerbs, ReportVerbs)
         call without usage is charged: the price of its
         estimate, or all that was reserved. `credits.low_balance` is emitted for each of
         `low_balance_thresholds`. Maintenance runs every `maintain_every_seconds` (`None`: never). `aclose`
-        waits up to `drain_seconds` for running settles. Raises `ConfigError` for a setting out of range and
-        for a store that lacks methods or keywords.
+        waits up to `drain_seconds` for running settles.
+
+        What a finished call owes is kept in the settle `journal` until the store has answered: in a folder, or as
+        `SettleJournal` says, or nowhere (`None`). `"auto"` takes the folder of the environment variable `DUCTO_JOURNAL`
+        (`off`: none), else one for this user, where the store's books outlive the process.
+
+        While the store does not answer no call is admitted, or as many metered calls as `fail_open` says, which needs a
+        journal: they are charged when it answers, whatever funds and caps say then.
+
+        Raises `ConfigError` for a setting out of range, for a store that lacks methods or keywords, and for a
+        journal's folder that was named and cannot be used.
         """
         super().__init__(
             store,
@@ -66,6 +80,8 @@ class CreditManager(Admissions, BalanceVerbs, PlanVerbs, TeamVerbs, ReportVerbs)
                 low_balance_thresholds=tuple(low_balance_thresholds),
                 maintain_every_seconds=maintain_every_seconds,
                 drain_seconds=drain_seconds,
+                journal=journal,
+                fail_open=fail_open,
             ),
         )
 
@@ -159,7 +175,7 @@ class CreditManager(Admissions, BalanceVerbs, PlanVerbs, TeamVerbs, ReportVerbs)
             fingerprint=fingerprint,
             metadata=metadata,
         )
-        return (await self.admit(call.terms)).result
+        return (await self.admit_by_store(call.terms)).result
 
     async def deduct(
         self,

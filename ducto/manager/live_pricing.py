@@ -13,6 +13,7 @@ from ducto.models import GetUserPlanResult, PlanDefinition, PricingConfigData, P
 from ducto.pricing.engine import PricingEngine
 from ducto.recently_used import RecentlyUsed
 from ducto.stores.base import CreditStore
+from ducto.supervisor import outcome
 
 __all__ = ["ActivePricing", "LivePricing"]
 
@@ -40,7 +41,7 @@ class LivePricing:
     """Reads pricing and plans from the store and keeps them fresh: nothing used is older than the refresh
     seconds, nor than what `heard` was told of.
 
-    Concurrent callers wait for one read. While it is used, the pricing is read again in the background shortly
+    Concurrent callers wait for one read, and get its error where it fails. While it is used, the pricing is read again in the background shortly
     before its time is over, so that calls rarely wait. A config is compiled only if its id is another than before.
     """
 
@@ -54,7 +55,7 @@ class LivePricing:
         self._plan_refresh_seconds = plan_refresh_seconds
         self._active: ActivePricing | None = None
         self._read_at = float("-inf")
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
         #: Grows whenever what was read may be outdated, also for a read that is under way.
         self._outdated = 0
         self._refreshing: asyncio.Task[None] | None = None
@@ -76,9 +77,11 @@ class LivePricing:
 
     async def aclose(self) -> None:
         """End what runs in the background."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.wait((self._refreshing,))
+        running = [task for task in (self._refreshing, self._reading) if task is not None]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
 
     def forget_plan(self, user_id: str) -> None:
         """Read the user's plan again before the next use."""
@@ -95,6 +98,11 @@ class LivePricing:
             return self._active
         await self._read_if_older(self._pricing_refresh_seconds)
         return self._active
+
+    def last_read(self, user_id: str) -> tuple[ActivePricing | None, GetUserPlanResult | None]:
+        """The active pricing and the user's plan as read last, however long ago; `None` for what never was."""
+        kept = self._plans.get(user_id)
+        return self._active, None if kept is None else kept[1]
 
     async def active(self) -> ActivePricing:
         """The active pricing. Raises `ConfigError` if none is published."""
@@ -173,9 +181,19 @@ class LivePricing:
             logger.warning("The pricing could not be read ahead (%s).", type(error).__name__)
 
     async def _read_if_older(self, seconds: float) -> None:
-        async with self._reading:
-            if time.monotonic() - self._read_at >= seconds:
-                await self._read()
+        if self._reading is not None:
+            await outcome(self._reading)  # Which had begun before we came, perhaps too early.
+        if time.monotonic() - self._read_at < seconds:
+            return
+        if self._reading is None:
+            self._reading = asyncio.get_running_loop().create_task(self._read(), name="ducto pricing read")
+            self._reading.add_done_callback(self._read_ended)
+        await outcome(self._reading)
+
+    def _read_ended(self, task: asyncio.Task[None]) -> None:
+        self._reading = None
+        if not task.cancelled():
+            task.exception()  # Seen, also where nobody waits for it any more.
 
     async def _read(self) -> None:
         # Taken before the read, so that what is used is never older than promised, however slow the store is.

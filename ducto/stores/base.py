@@ -100,6 +100,17 @@ class SchemaStore(ABC):
     async def setup(self, database_url: str | None = None) -> SetupResult:
         """Make the store ready (tables, functions). Idempotent. Stores without a database ignore `database_url`."""
 
+    #: Do the books outlive this process? Then what calls owe is worth a journal.
+    durable: bool = False
+
+    @property
+    def books_name(self) -> str | None:
+        """Which books these are: the same text for every store on them, in every process, and another one for others.
+
+        It is the same before the store is opened, and has no secret in it. `None` where the store cannot tell.
+        """
+        return None
+
     async def ping(self) -> None:
         """Return when the store answers; raise `StoreError` where it does not."""
         _unsupported(self, "ping")

@@ -21,6 +21,11 @@ class EmbeddedServer:
         self._starting = asyncio.Lock()
         self._get_server = _load()
 
+    @property
+    def path(self) -> Path:
+        """The folder, as it is named whatever the working folder."""
+        return self._path
+
     async def url(self) -> str:
         """The URL of its database, over a unix socket in the folder."""
         async with self._starting:

@@ -68,6 +68,7 @@ class ForwardingStore(CreditStore):
     def __init__(self, inner: CreditStore, *, owns_inner: bool = False) -> None:
         self._inner = inner
         self._owns_inner = owns_inner
+        self.durable = inner.durable
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._inner!r})"
@@ -76,6 +77,10 @@ class ForwardingStore(CreditStore):
     def inner(self) -> CreditStore:
         """The store behind this one."""
         return self._inner
+
+    @property
+    def books_name(self) -> str | None:
+        return self._inner.books_name
 
     async def aclose(self) -> None:
         if self._owns_inner:

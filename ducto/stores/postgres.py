@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ducto import migrate
 from ducto.errors import ConfigError, StoreError
@@ -45,6 +48,8 @@ class PostgresStore(ProcedureStore):
     session. `lock_timeout_seconds` is how long a locked account is waited for (then `StoreError(busy=True)`),
     `statement_timeout_seconds` bounds every call, `long_statement_timeout_seconds` reports, audits and sweeps.
     """
+
+    durable = True
 
     def __init__(
         self,
@@ -108,6 +113,13 @@ class PostgresStore(ProcedureStore):
         return f"PostgresStore(connections={self._most_connections})"
 
     # The store itself
+
+    @property
+    def books_name(self) -> str | None:
+        """Host, port and database of the URL, or the folder of an embedded server; `None` on a pool handed in."""
+        if self._embedded is not None:
+            return f"embedded:{self._embedded.path}"
+        return None if self._dsn is None else _books_name(self._dsn)
 
     async def setup(self, database_url: str | None = None) -> SetupResult:
         """Bring tables and functions up to date, as `database_url` (default: as the store's own login)."""
@@ -247,6 +259,24 @@ class PostgresStore(ProcedureStore):
 
     async def _url(self) -> str | None:
         return self._dsn if self._embedded is None else await self._embedded.url()
+
+
+def _books_name(dsn: str) -> str:
+    """Whom a URL leads to, without login and options. Where libpq would ask the environment, so is here."""
+    try:
+        parts = urlsplit(dsn)
+        options = dict(parse_qsl(parts.query))
+        hosts = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        raise ConfigError(
+            "This is not a usable Postgres URL; expected postgresql://user:password@host:port/database."
+        ) from None
+    host = hosts or options.get("host") or os.environ.get("PGHOST") or "localhost"
+    port = options.get("port") or os.environ.get("PGPORT") or "5432"
+    if not re.search(r":\d+$", hosts):
+        host = f"{host}:{port}"
+    database = parts.path.strip("/") or options.get("dbname") or options.get("database") or os.environ.get("PGDATABASE")
+    return f"postgresql://{host.lower()}/{unquote(database or parts.username or '')}"
 
 
 def _require_driver() -> None:

@@ -40,6 +40,8 @@ class HttpxSupabaseStore(ProcedureStore):
     ten seconds.
     """
 
+    durable = True
+
     def __init__(
         self,
         *,
@@ -72,6 +74,11 @@ class HttpxSupabaseStore(ProcedureStore):
         self._ordinary = asyncio.Semaphore(max(1, max_connections - max(2, max_connections // 4)))
         self._max_connections = max_connections
         self._acquire_timeout = acquire_timeout_seconds
+
+    @property
+    def books_name(self) -> str:
+        """The address of the project; its URL has no secret."""
+        return self._base
 
     def __repr__(self) -> str:
         return f"HttpxSupabaseStore(host={httpx.URL(self._base).host!r})"
@@ -230,6 +237,9 @@ def _error_of(response: httpx.Response) -> StoreError:
         )
     if status == 429:
         return StoreError("PostgREST asks for fewer calls (429).", retryable=True, retry_after_seconds=retry_after)
+    if status == 400 and body.get("code") == "":
+        # Without an SQLSTATE: the connection to the database broke under the call, which may have been carried out.
+        return OutcomeUnknownError("The database went away under PostgREST's call (400).")
     if status >= 500:
         return OutcomeUnknownError(f"PostgREST failed ({status} {code}).", retry_after_seconds=retry_after)
     return StoreError(f"PostgREST refused the call ({status} {code} {message}).", retryable=False)

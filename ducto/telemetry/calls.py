@@ -34,9 +34,14 @@ _CountedEvent = Literal[
     "credits.suspect",
     "credits.low_balance",
     "credits.deduct_failed",
+    "credits.settle_deferred",
+    "credits.admitted_offline",
     "credits.reservation_expired",
     "credits.pricing_published",
     "credits.pricing_activated",
+    "journal.nearly_full",
+    "journal.failing",
+    "journal.corrupt",
 ]
 #: Events that are counted by name. What is as frequent as calls is measured with them instead.
 COUNTED_EVENTS: tuple[EventName, ...] = get_args(_CountedEvent)

@@ -58,7 +58,7 @@ async def test_nothing_is_lost_or_charged_twice(server: PostgresServer) -> None:
             for _ in range(3):
                 await asyncio.sleep(0.5)
                 before = sum(answered)
-                server.process.kill()
+                server.process.kill_family()
                 await asyncio.to_thread(server.start)
                 async with asyncio.timeout(15):
                     while sum(answered) <= before + CALLERS:  # noqa: ASYNC110 - the callers tell nobody

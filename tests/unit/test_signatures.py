@@ -202,9 +202,13 @@ def test_hearing_of_a_publish_is_not_async_and_optional() -> None:
     stop()
 
 
-def test_no_method_is_public_beyond_the_interface() -> None:
+def test_nothing_is_public_beyond_the_interface() -> None:
     public = {name for name in dir(MemoryStore) if not name.startswith("_")}
-    assert public == {*PUBLISHED, *ADDED_METHODS, "on_pricing_published"}
+    assert public == {*PUBLISHED, *ADDED_METHODS, "on_pricing_published", "durable", "books_name"}
+
+
+def test_what_a_store_says_of_its_books() -> None:
+    assert (MemoryStore().durable, MemoryStore().books_name) == (False, None)
 
 
 def test_abstract_are_exactly_the_methods_without_a_default() -> None:

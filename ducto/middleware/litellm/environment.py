@@ -8,6 +8,7 @@
 * `DUCTO_LITELLM_UNMETERED`: `refuse` (default) or `log`.
 * `DUCTO_LITELLM_MISSING_USAGE`: `estimate` (default) or `reserved`.
 * `DUCTO_LITELLM_DEFAULT_OUTPUT_TOKENS`: 16384 by default.
+* `DUCTO_JOURNAL`: the folder of the settle journal, `off` for none; by default one for the user who runs the proxy.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from ducto.errors import ConfigError
@@ -50,52 +49,76 @@ def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-@dataclass(frozen=True, slots=True)
 class PostgrestServer:
     """A PostgREST over one database. `rest_path` of a store on it is empty."""
 
-    url: str
-    jwt_secret: str
-    process: ChildProcess
+    def __init__(self, database: Database, *, pool_size: int = 10) -> None:
+        """Not started yet. The database's server must have the roles of `create_supabase_roles`."""
+        self._folder = Path(tempfile.mkdtemp(prefix="ducto-postgrest-"))
+        give_to_server_user(self._folder)
+        self.port: int = free_port()
+        self.jwt_secret: str = secrets.token_hex(24)
+        self._process: ChildProcess | None = None
+        login = database.server.database_url(database.name, user="authenticator", password=AUTHENTICATOR_PASSWORD)
+        self._config = self._folder / "postgrest.conf"
+        self._config.write_text(
+            "\n".join(
+                [
+                    f'db-uri = "{login}"',
+                    'db-schemas = "public"',
+                    'db-anon-role = "anon"',
+                    f"db-pool = {pool_size}",
+                    f'jwt-secret = "{self.jwt_secret}"',
+                    'server-host = "127.0.0.1"',
+                    f"server-port = {self.port}",
+                    'log-level = "crit"',
+                ]
+            )
+        )
+        self._config.chmod(0o600)
+        give_to_server_user(self._config)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def process(self) -> ChildProcess:
+        """For tests of faults."""
+        if self._process is None:
+            raise ConfigError("This PostgREST has not been started.")
+        return self._process
 
     def key(self, role: str = "service_role") -> str:
         return mint_jwt(self.jwt_secret, role)
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start it on the port it had before. It answers when it has read the schema, which `wait` waits for."""
+        self._process = ChildProcess(
+            [str(postgrest_binary()), str(self._config)],
+            log=self._folder / "postgrest.log",
+            stop_signal=signal.SIGTERM,
+            cwd=self._folder,
+        )
+        if wait:
+            _wait_until_ready(self.url, self._process)
+
+    def stop(self) -> None:
+        """Stop it and remove its folder. Harmless when repeated."""
+        if self._process is not None:
+            self._process.stop()
+        remove_folder(self._folder)
 
 
 @contextmanager
 def start_postgrest(database: Database, *, pool_size: int = 10) -> Iterator[PostgrestServer]:
     """PostgREST over `database`, whose server must have the roles of `create_supabase_roles`."""
-    folder = Path(tempfile.mkdtemp(prefix="ducto-postgrest-"))
-    give_to_server_user(folder)
-    port, secret = free_port(), secrets.token_hex(24)
-    login = database.server.database_url(database.name, user="authenticator", password=AUTHENTICATOR_PASSWORD)
-    config = folder / "postgrest.conf"
-    config.write_text(
-        "\n".join(
-            [
-                f'db-uri = "{login}"',
-                'db-schemas = "public"',
-                'db-anon-role = "anon"',
-                f"db-pool = {pool_size}",
-                f'jwt-secret = "{secret}"',
-                'server-host = "127.0.0.1"',
-                f"server-port = {port}",
-                'log-level = "crit"',
-            ]
-        )
-    )
-    config.chmod(0o600)
-    give_to_server_user(config)
-    process = ChildProcess(
-        [str(postgrest_binary()), str(config)], log=folder / "postgrest.log", stop_signal=signal.SIGTERM, cwd=folder
-    )
+    server = PostgrestServer(database, pool_size=pool_size)
     try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(url, process)
-        yield PostgrestServer(url, secret, process)
+        server.start()
+        yield server
     finally:
-        process.stop()
-        remove_folder(folder)
+        server.stop()
 
 
 def _wait_until_ready(url: str, process: ChildProcess) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 __all__ = ["ChildProcess", "free_port", "give_to_server_user", "server_user"]
@@ -95,6 +97,31 @@ class ChildProcess:
         self._process.kill()
         self._process.wait()
 
+    def send_to_family(self, number: signal.Signals) -> None:
+        """Send a signal to it and to all that it started, as the sessions of a database are: for SIGSTOP, SIGCONT."""
+        for pid in _family(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def kill_family(self, *, timeout_seconds: float = 10.0) -> None:
+        """SIGKILL to it and to all that it started, and wait for the end of all of them.
+
+        A database server that is killed alone leaves sessions behind which write for a while; started again at once
+        it would meet them in its files. Raises `TimeoutError` where one of them does not end.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            self.send(signal.SIGSTOP)  # From now on it starts nobody.
+        family = _family(self.pid)
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        deadline = time.monotonic() + timeout_seconds
+        while alive := _alive().keys() & family:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Killed, but still there after {timeout_seconds} s: {sorted(alive)}")
+            time.sleep(0.01)
+
     def stop(self, *, timeout_seconds: float = 10.0) -> None:
         """End it in order, by force if it does not. Harmless when repeated."""
         if not self.running:
@@ -105,6 +132,31 @@ class ChildProcess:
             self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             self.kill()
+
+
+def _alive() -> dict[int, int]:
+    """The parent of each process that runs. One that has ended and is only not asked for counts as gone."""
+    if not Path("/proc/self/stat").exists():
+        told = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
+        rows = [line.split() for line in told.splitlines()]
+        return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
+    found: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # The name stands in brackets and may hold anything: proc_pid_stat(5).
+            state, parent = stat.read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if state not in "ZX":
+                found[int(stat.parent.name)] = int(parent)
+    return found
+
+
+def _family(pid: int) -> set[int]:
+    """The process and its descendants."""
+    parents = _alive()
+    family = {pid}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    return family
 
 
 def remove_folder(path: Path) -> None:

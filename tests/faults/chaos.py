@@ -1,0 +1,72 @@
+"""Carries the schedule out."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tests.faults.network import BackgroundLoop
+from tests.faults.schedule import LinkFault, ServerFault, link_faults, server_faults
+from tests.faults.world import World
+
+__all__ = ["Blows", "wreak"]
+
+
+@dataclass(slots=True)
+class Blows:
+    """What was done, by target."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    stops: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def total(self) -> int:
+        return self.kills.total() + self.stops.total()
+
+
+def wreak(world: World, background: BackgroundLoop) -> Blows:
+    """Let everything on the schedule happen, in the setting's time; everything runs again at the end."""
+    blows, began = Blows(), time.monotonic()
+    seed, seconds = world.setting.seed, world.setting.seconds
+    background.loop.call_soon_threadsafe(_plan_links, world, background, link_faults(seed, seconds=seconds))
+    for fault in server_faults(seed, seconds=seconds):
+        _sleep_until(began + fault.at_seconds)
+        _strike(world, fault, blows)
+    _sleep_until(began + seconds)
+    for link in world.links.values():
+        background.loop.call_soon_threadsafe(link.heal)
+    return blows
+
+
+def _strike(world: World, fault: ServerFault, blows: Blows) -> None:
+    if fault.blow == "kill":
+        blows.kills[fault.target] += 1
+        world.kill(fault.target)
+        return
+    blows.stops[fault.target] += 1
+    world.pause(fault.target)
+    try:
+        time.sleep(fault.lasts_seconds)
+    finally:
+        world.resume(fault.target)
+
+
+def _plan_links(world: World, background: BackgroundLoop, faults: list[LinkFault]) -> None:
+    for fault in faults:
+        background.loop.call_later(fault.at_seconds, _trouble, world, fault)
+
+
+def _trouble(world: World, fault: LinkFault) -> None:
+    link = world.links[fault.link]
+    match fault.trouble:
+        case "drop":
+            link.drop_replies(fault.count)
+        case "reset":
+            link.reset()
+        case "stall":
+            link.stall(fault.lasts_seconds)
+
+
+def _sleep_until(when: float) -> None:
+    time.sleep(max(0.0, when - time.monotonic()))
