@@ -16,7 +16,7 @@ from ducto.stores.base import CreditStore
 
 __all__ = ["ActivePricing", "LivePricing"]
 
-logger = logging.getLogger("ducto.manager")
+logger: logging.Logger = logging.getLogger("ducto.manager")
 
 #: The part of its time after which the pricing is read again while it is used.
 READ_AHEAD = 0.8

@@ -19,7 +19,7 @@ from ducto.stores.base import CreditStore
 
 __all__ = ["Settler"]
 
-logger = logging.getLogger("ducto.settling")
+logger: logging.Logger = logging.getLogger("ducto.settling")
 
 
 class Settler:

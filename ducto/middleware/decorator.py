@@ -20,7 +20,7 @@ from ducto.usage import UsageMetrics
 
 __all__ = ["DEFAULT_OUTPUT_TOKENS", "metered"]
 
-logger = logging.getLogger("ducto.middleware.decorator")
+logger: logging.Logger = logging.getLogger("ducto.middleware.decorator")
 
 P = ParamSpec("P")
 R = TypeVar("R")

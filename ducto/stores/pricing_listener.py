@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["PricingListener"]
 
-logger = logging.getLogger("ducto.stores.postgres")
+logger: logging.Logger = logging.getLogger("ducto.stores.postgres")
 
 CHANNEL = "ducto_pricing"
 _CHECK_SECONDS = 30.0

@@ -12,7 +12,7 @@ from ducto.stores.redis.wire import packed
 
 __all__ = ["Heard", "RedisListener"]
 
-logger = logging.getLogger("ducto.stores.redis")
+logger: logging.Logger = logging.getLogger("ducto.stores.redis")
 
 #: Gets what was published; `None` when the subscription was (re)made, so that anything may have been missed.
 Heard = Callable[[str | None], None]
