@@ -4,7 +4,11 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 TEST_WORKERS ?= 2
 
+<<<<<<< HEAD
 .PHONY: help install run gateway test test-fast faults faults-long lint types bench wheel clean
+=======
+.PHONY: help install run gateway test test-fast lint types bench docs wheel clean
+>>>>>>> main
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -47,6 +51,9 @@ types: install ## Check types
 bench: install ## Measure, each figure beside its limit or peer
 	$(BIN)/python -m benchmarks
 
+docs: install ## Build the site of the documentation into site/; a warning is an error
+	$(BIN)/mkdocs build --strict
+
 # The times in the archives are those of the commit, so that everybody who builds it gets the same bytes.
 wheel: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1577836800)
 wheel: install ## Build wheel and source distribution into dist/, the wheel from the source distribution
@@ -54,4 +61,4 @@ wheel: install ## Build wheel and source distribution into dist/, the wheel from
 	$(BIN)/python -m build --outdir dist .
 
 clean: ## Remove what the other targets made
-	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

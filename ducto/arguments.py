@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, get_args
 
 from ducto.errors import ArgumentError, InvalidAmountError
-from ducto.models import AddType, CapAction, CapType, CreditMetadata, MemberCapWindow, OveragePolicy
+from ducto.models import (
+    AddType,
+    CapAction,
+    CapType,
+    CreditMetadata,
+    MemberCapWindow,
+    OveragePolicy,
+    ReservationState,
+)
 from ducto.usage import MAX_AMOUNT, UsageMetrics
 
 __all__ = [
@@ -21,6 +29,7 @@ __all__ = [
     "check_metadata",
     "check_open_window",
     "check_optional_id",
+    "check_states",
     "check_usage",
     "check_window",
 ]
@@ -36,6 +45,7 @@ CAP_ACTIONS: tuple[str, ...] = get_args(CapAction)
 CAP_TYPES: tuple[str, ...] = get_args(CapType)
 MEMBER_CAP_WINDOWS: tuple[str, ...] = get_args(MemberCapWindow)
 OVERAGE_POLICIES: tuple[str, ...] = get_args(OveragePolicy)
+RESERVATION_STATES: tuple[str, ...] = get_args(ReservationState)
 
 #: Characters that must not begin or end an id: it would look the same as the id without them.
 _PADDING = frozenset(" \u00a0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B))))
@@ -93,6 +103,15 @@ def check_key(value: object) -> None:
 def check_choice(value: object, choices: tuple[str, ...], *, name: str) -> None:
     if value not in choices:
         raise ArgumentError(f"{name} must be one of {', '.join(choices)}, not {_shown(value)}.")
+
+
+def check_states(value: object) -> tuple[str, ...]:
+    """One or more states of reservations, as a tuple; a lone `str` is not taken for a list of its letters."""
+    if isinstance(value, str) or not isinstance(value, Collection) or not value:
+        raise ArgumentError(f"states must be one or more of {', '.join(RESERVATION_STATES)}, in a list.")
+    for state in value:
+        check_choice(state, RESERVATION_STATES, name="states")
+    return tuple(value)
 
 
 def check_instant(value: object, *, name: str) -> datetime:

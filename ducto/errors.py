@@ -1,7 +1,5 @@
 """Everything that ducto raises, and the one table from refusal code to class and HTTP status.
 
-::
-
     DuctoError
     ├── CreditError                      an expected refusal: has a code, an HTTP status and numbers
     │   ├── ArgumentError                invalid_argument           400   (also a ValueError)

@@ -22,7 +22,7 @@ from ducto.errors import ConfigError
 
 __all__ = ["EVENT_NAMES", "Event", "EventEmitter", "EventHandler", "EventName"]
 
-logger = logging.getLogger("ducto.events")
+logger: logging.Logger = logging.getLogger("ducto.events")
 
 EventName = Literal[
     "credits.reserved",  # a hold was made

@@ -13,6 +13,7 @@ from fractions import Fraction
 from ducto.errors import DuctoError
 from ducto.ledger.windows import window_of
 from ducto.models import (
+    CapCheckResult,
     PlanDefinition,
     PricingConfigData,
     PricingConfigResult,
@@ -27,7 +28,7 @@ from ducto.pricing import CostBreakdown, PricingEngine
 from ducto.pricing.breakdown import exact_decimal
 from ducto.pricing.buckets import TOKEN_BUCKETS
 
-__all__ = ["CapInForce", "Hold", "PricedPart", "Pricing", "Receipt", "explain"]
+__all__ = ["CapInForce", "GrantMoved", "Hold", "PricedPart", "Pricing", "Receipt", "explain"]
 
 
 class PricedPart(Row):
@@ -79,6 +80,21 @@ class Hold(Row):
     expires_at: datetime | None = None
 
 
+class GrantMoved(Row):
+    """What happened to one grant, which is credits that expire together: `grant` is its number in the account.
+
+    `moved` is negative for what was burned of it (or expired), positive for what it got or got back. Of a settled
+    call `held` is what the hold held of it, and `given_back` the part of that which was not burned; `None` where the
+    store has forgotten the reservation, and for what no reservation held.
+    """
+
+    grant: int
+    expires_at: datetime
+    moved: int
+    held: int | None = None
+    given_back: int | None = None
+
+
 class CapInForce(Row):
     """A cap as it is set now, and the window of it that the spend was booked in."""
 
@@ -95,7 +111,12 @@ class Receipt(Row):
     the transaction is.
 
     `charged` is `paid` from the balance and `allowance` together; `charged + unbilled` is `actual`. `refunded` is what
-    a refund returned; that a spend was refunded later is no part of its row.
+    a refund returned; that a spend was refunded later is no part of its row. The balance moved by `base`, on credits
+    that do not expire, and by what `grants` moved.
+
+    `caps` are those of today. `caps_exceeded` is what is recorded of the caps as they were when the call was admitted:
+    those that it went over and that let it pass, with what their window had spent and held; a cap that it did not go
+    over leaves no record.
     """
 
     transaction: Transaction
@@ -106,7 +127,10 @@ class Receipt(Row):
     paid: int
     unbilled: int
     refunded: int
+    base: int = 0
+    grants: tuple[GrantMoved, ...] = ()
     hold: Hold | None = None
+    caps_exceeded: tuple[CapCheckResult, ...] = ()
     caps: tuple[CapInForce, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -136,7 +160,10 @@ def explain(
         paid=transaction.charged - transaction.allowance_consumed,
         unbilled=transaction.unbilled,
         refunded=transaction.refunded,
+        base=transaction.amount - sum(part.amount for part in transaction.grant_deltas),
+        grants=tuple(_grants(transaction, reservation)),
         hold=_hold(transaction, reservation),
+        caps_exceeded=tuple(_caps_exceeded(transaction, reservation)),
         caps=tuple(_caps(transaction, caps, member)),
         remarks=tuple(_remarks(transaction, priced=priced, fault=fault, reservation=reservation)),
     )
@@ -224,6 +251,33 @@ def _hold(transaction: Transaction, reservation: Reservation | None) -> Hold | N
             **facts,
         }
     )
+
+
+def _grants(transaction: Transaction, reservation: Reservation | None) -> Iterator[GrantMoved]:
+    """Those that the hold held, in the order in which they are burned, then those that moved besides."""
+    # A late call is charged on nothing held: what its hold held had come free.
+    parts = () if reservation is None or transaction.late else reservation.grant_holds
+    moved = {part.grant: part for part in transaction.grant_deltas}
+    for part in parts:
+        delta = moved.pop(part.grant, None)
+        burned = 0 if delta is None else -delta.amount
+        yield GrantMoved(
+            grant=part.grant,
+            expires_at=part.expires_at,
+            moved=-burned,
+            held=part.amount,
+            given_back=max(0, part.amount - max(0, burned)),
+        )
+    for part in moved.values():
+        yield GrantMoved(grant=part.grant, expires_at=part.expires_at, moved=part.amount)
+
+
+def _caps_exceeded(transaction: Transaction, reservation: Reservation | None) -> Iterator[CapCheckResult]:
+    for admitted in (transaction, reservation):
+        if admitted is not None:
+            if admitted.cap_warning is not None:
+                yield admitted.cap_warning
+            yield from admitted.cap_notices
 
 
 def _caps(transaction: Transaction, caps: Sequence[SpendCap], member: TeamMember | None) -> Iterator[CapInForce]:

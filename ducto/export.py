@@ -2,7 +2,7 @@
 
 Every row is one flat record with the fields of `COLUMNS`, always all of them, in this order, each of one type, so that
 it loads into a table (Parquet, a warehouse) without a guess: whole numbers, true or false, text, instants as ISO 8601
-text in UTC with microseconds, or null. What is nested is laid flat: `usage` as `usage_...`, `metadata` as JSON text.
+text in UTC with microseconds, or null. What is nested is laid flat: `usage` as `usage_...`, the rest as JSON text.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ FORMATS: tuple[ExportFormat, ...] = ("csv", "jsonl", "json")
 
 Cell = int | bool | str | None
 
-_NESTED = ("usage", "metadata")
-_PLAIN = tuple(name for name in Transaction.model_fields if name not in _NESTED)
+#: Nested values that are written as JSON text, in the order of their columns.
+_AS_JSON = ("metadata", "grant_deltas", "cap_warning", "cap_notices")
+_PLAIN = tuple(name for name in Transaction.model_fields if name != "usage" and name not in _AS_JSON)
 #: The fields of every record, in order. New ones are added at the end.
-COLUMNS: tuple[str, ...] = (*_PLAIN, *(f"usage_{name}" for name in (*COUNT_FIELDS, *TEXT_FIELDS)), "metadata")
+COLUMNS: tuple[str, ...] = (*_PLAIN, *(f"usage_{name}" for name in (*COUNT_FIELDS, *TEXT_FIELDS)), *_AS_JSON)
 
 #: Spreadsheets take a cell that begins so for a formula (OWASP, "CSV Injection"); the last four are full-width forms.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -94,7 +95,8 @@ def flat_row(row: Transaction) -> dict[str, Cell]:
     else:
         cells += [len(usage.tool_calls) if name == "tool_calls" else getattr(usage, name) for name in COUNT_FIELDS]
         cells += [getattr(usage, name) for name in TEXT_FIELDS]
-    cells.append(None if row.metadata is None else json.dumps(row.metadata, sort_keys=True))
+    nested = row.model_dump(mode="json", include=set(_AS_JSON))
+    cells += [None if nested[name] in (None, []) else json.dumps(nested[name], sort_keys=True) for name in _AS_JSON]
     return dict(zip(COLUMNS, cells, strict=True))
 
 

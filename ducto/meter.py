@@ -30,7 +30,7 @@ from ducto.usage import UsageMetrics
 
 __all__ = ["MAX_KEY_ATTEMPTS", "Admission", "CallBooks", "CallTerms", "MeteredCall", "MissingUsage"]
 
-logger = logging.getLogger("ducto.meter")
+logger: logging.Logger = logging.getLogger("ducto.meter")
 
 #: What a finished call without usable usage is charged: the price of its estimate, or all that was reserved.
 MissingUsage = Literal["estimate", "reserved"]

@@ -70,7 +70,9 @@ async def migrate(
     `grant_to` names an existing role that gets the right to call the functions, and nothing else. `files` are those of
     the package unless given. What the schema itself forbids (a numbered file that was changed after it was applied, an
     overload, a function that everybody may execute) and what Postgres refuses is in `errors` of a result without
-    success; nothing was changed then. Raises `StoreError` where the database cannot be reached.
+    success; nothing was changed then. A database that a newer version migrated is left as it is, for that version's
+    functions serve this one as well: `newer` names its files, and only the grant is made. Raises `StoreError` where the
+    database cannot be reached.
     """
     connection = await _connect(database_url)
     try:
@@ -89,7 +91,7 @@ async def migrate_over(
     for attempt in range(1, ATTEMPTS + 1):
         try:
             async with connection.transaction():
-                return SetupResult(success=True, applied=tuple(await _apply(connection, wanted, grant_to)))
+                return await _apply(connection, wanted, grant_to)
         except _SchemaError as error:
             return SetupResult(success=False, errors=(str(error),))
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
@@ -174,15 +176,16 @@ async def _connect(database_url: str) -> asyncpg.Connection[Any]:
     return connection
 
 
-async def _apply(connection: Any, files: list[MigrationFile], grant_to: str | None) -> list[str]:
-    """Within a transaction: apply what is due, check the result, return what was changed."""
+async def _apply(connection: Any, files: list[MigrationFile], grant_to: str | None) -> SetupResult:
+    """Within a transaction: apply what is due, check the result, say what was changed."""
     await connection.execute(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}; SET LOCAL lock_timeout = 0")
     await connection.execute(f"SELECT pg_catalog.pg_advisory_xact_lock({ADVISORY_LOCK})")
     await connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
     if not await connection.fetchval("SELECT pg_catalog.to_regclass('ducto.migrations') IS NOT NULL"):
         await connection.execute(_RECORDS)
     roles = await _roles(connection)
-    due = _due(files, await _recorded(connection), roles)
+    recorded = await _recorded(connection)
+    due = _due(files, recorded, roles)
     granted = await _grantees(connection)
     for file in due:
         await connection.execute(file.sql)
@@ -195,12 +198,24 @@ async def _apply(connection: Any, files: list[MigrationFile], grant_to: str | No
     faults = await catalogue_faults(connection)
     if faults:
         raise _SchemaError("; ".join(faults))
-    return applied
+    return SetupResult(success=True, applied=tuple(applied), newer=tuple(_newer(files, recorded)))
+
+
+def _newer(files: list[MigrationFile], recorded: Mapping[str, str]) -> list[str]:
+    """Numbered files that were applied to the database beyond the last one that we know."""
+    last = max((file.name for file in files if file.kind == "table"), default="")
+    return sorted(name for name in recorded if name[0].isdigit() and name > last)
 
 
 def _due(files: list[MigrationFile], recorded: Mapping[str, str], roles: list[str]) -> list[MigrationFile]:
-    """What is not applied yet, or has changed. Where anything is due, so are the permissions."""
+    """What is not applied yet, or has changed. Where anything is due, so are the permissions.
+
+    Nothing where a newer version was here: an older process that starts during a deployment must not put back the
+    functions of its own version.
+    """
     due: list[MigrationFile] = []
+    if _newer(files, recorded):
+        return due
     for file in files:
         known = recorded.get(file.name)
         if known == _checksum(file, roles) and not (file.kind == "permissions" and due):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 __all__ = ["Supervisor", "outcome"]
 
-logger = logging.getLogger("ducto.supervisor")
+logger: logging.Logger = logging.getLogger("ducto.supervisor")
 
 T = TypeVar("T")
 

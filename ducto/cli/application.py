@@ -31,7 +31,7 @@ from ducto.errors import DuctoError
 __all__ = ["app", "run"]
 
 # Plain tracebacks where the fault is ours: the others would print local variables, and a URL may be among them.
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="ducto",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -49,6 +49,7 @@ async def _balance(books: Books, user: UserArgument, team: TeamOption = None) ->
     manager = books.manager
     standing = await manager.get_available(user, team_id=team)
     fields = as_json(standing)
+    del fields["stable_until"]  # For caches.
     if team is None:
         allowance = await manager.check_allowance(user)
         fields["lifetime_purchased"] = (await manager.get_balance(user)).lifetime_purchased

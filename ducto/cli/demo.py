@@ -54,13 +54,11 @@ async def _gateway(
 
 
 async def _as_document(out: Output, url: str) -> bool:
-    """The steps of the demo and the audit after them as JSON."""
+    """The steps of the demo and the audits after them as JSON."""
     from ducto.demo.environment import gateway_environment
-    from ducto.demo.scenario import play
+    from ducto.demo.report import play_and_audit
 
     async with gateway_environment(store_url=url) as environment:
-        steps = [step async for step in play(environment)]
-        audit = await environment.store.verify()
-    ok = audit.ok and all(step.as_expected for step in steps)
-    out.show({"ok": ok, "steps": [dataclasses.asdict(step) for step in steps], "faults": list(audit.faults)})
-    return ok
+        outcome = await play_and_audit(environment)
+    out.show({"ok": outcome.ok, **dataclasses.asdict(outcome), "faults": outcome.faults})
+    return outcome.ok

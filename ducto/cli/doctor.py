@@ -56,7 +56,9 @@ async def _doctor(
     # That requests are refused is what is looked for; the report says it.
     logging.getLogger("ducto.middleware").setLevel(logging.ERROR)
     if target is None:
-        url = store_url(store) if store_is_named(store) else None
+        # A file is tried out on books in memory, whatever store the environment names.
+        named = store is not None if pricing is not None else store_is_named(store)
+        url = store_url(store) if named else None
         report = await check_gateway(GatewayCheck(store_url=url, pricing_file=pricing, model=model))
     elif pricing is not None:
         raise ConfigError("--pricing is for the built-in gateway; an app has its own prices.")

@@ -12,7 +12,15 @@ from ducto.cli.output import fields_table, rows_table
 from ducto.cli.running import Books, store_command
 from ducto.errors import NotFoundError
 from ducto.explain import Receipt, explain
-from ducto.models import PlanDefinition, PricingConfigResult, Reservation, SpendCap, TeamMember, Transaction
+from ducto.models import (
+    CapCheckResult,
+    PlanDefinition,
+    PricingConfigResult,
+    Reservation,
+    SpendCap,
+    TeamMember,
+    Transaction,
+)
 
 __all__ = ["register"]
 
@@ -28,6 +36,9 @@ _MORE_FACTS = (
     "created_at",
 )
 
+_GRANT_COLUMNS = ("grant", "expires_at", "held", "moved", "given_back")
+_CAP_COLUMNS = ("window", "limit", "action", "model")
+
 
 def register(app: typer.Typer) -> None:
     store_command(app, "explain")(_explain)
@@ -38,7 +49,8 @@ async def _explain(
 ) -> None:
     """One receipt: what was counted, by which price and version, who paid which part, and what had been held.
 
-    Caps are shown as they are set now; the ledger does not keep what they were.
+    Of the caps when the call was admitted it shows those that it went over, which is what is recorded; all others are
+    shown as they are set now.
     """
     row = await books.manager.get_transaction(transaction)
     version = await _version(books, row)
@@ -92,6 +104,12 @@ async def _member(books: Books, row: Transaction) -> TeamMember | None:
     return next((member for member in members if member.user_id == row.user_id), None)
 
 
+def _as_admitted(found: CapCheckResult) -> dict[str, object]:
+    cap = found.cap
+    terms = {} if cap is None else {"window": cap.cap_type, "limit": cap.limit, "model": cap.model}
+    return {**terms, "action": found.action, "spent": found.spent, "held": found.held, "resets_at": found.resets_at}
+
+
 def _printed(receipt: Receipt) -> list[Table | str]:
     row = dict(receipt.transaction)
     printed: list[Table | str] = [*receipt.remarks, fields_table({name: row[name] for name in _FACTS})]
@@ -104,10 +122,17 @@ def _printed(receipt: Receipt) -> list[Table | str]:
     if receipt.actual or receipt.charged:
         paid = {name: getattr(receipt, name) for name in ("actual", "charged", "allowance", "paid", "unbilled")}
         printed.append(fields_table({**paid, "refunded": receipt.refunded}, title="Who paid"))
+    if receipt.grants:
+        printed.append(rows_table(receipt.grants, _GRANT_COLUMNS, title="Grants (credits that expire)"))
+        printed.append(f"Credits that do not expire moved by {receipt.base:,}.")
     if receipt.hold is not None:
         printed.append(fields_table(dict(receipt.hold), title="The hold"))
+    if receipt.caps_exceeded:
+        exceeded = [_as_admitted(found) for found in receipt.caps_exceeded]
+        columns = (*_CAP_COLUMNS, "spent", "held", "resets_at")
+        printed.append(rows_table(exceeded, columns, title="Caps that it went over when it was admitted"))
     if receipt.caps:
-        columns = ("window", "limit", "action", "model", "window_start", "window_end")
-        printed.append(rows_table(receipt.caps, columns, title="Caps that hold now"))
+        shown = (*_CAP_COLUMNS, "window_start", "window_end")
+        printed.append(rows_table(receipt.caps, shown, title="Caps as they are set now, not as they were then"))
     printed.append(fields_table({name: row[name] for name in _MORE_FACTS}))
     return printed

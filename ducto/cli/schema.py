@@ -69,7 +69,10 @@ async def _migrate(
 
 
 def _report(out: Output, result: SetupResult) -> None:
-    done = "Everything is up to date." if result.success else "Nothing was changed."
+    if result.newer:
+        done = f"A newer version of ducto has migrated this database ({result.newer[-1]}); its functions stay."
+    else:
+        done = "Everything is up to date." if result.success else "Nothing was changed."
     out.show(result, *([f"applied {name}" for name in result.applied] or [done]))
     for error in result.errors:
         out.note(f"ducto: {error}")

@@ -1,14 +1,51 @@
-"""The demo's output: a row for each step, and whether the books agree."""
+"""What the demo came to: a row for each step, and whether the books agree. Printed, or as a document."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
 from ducto.demo.environment import USERS, Environment, gateway_environment
 from ducto.demo.scenario import Step, play
+from ducto.models import VerifyFault
 
-__all__ = ["run_demo"]
+__all__ = ["DemoOutcome", "play_and_audit", "run_demo"]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOutcome:
+    """The steps, the faults that the store's own audit found, and in sentences all that is not as it should be."""
+
+    steps: list[Step]
+    faults: list[VerifyFault]
+    problems: list[str]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+async def play_and_audit(environment: Environment) -> DemoOutcome:
+    """Play all steps, then audit the books: by the store's own audit, and for each user by what the steps cost."""
+    bought = {user: (await environment.store.get_balance(user)).balance for user, _ in USERS.values()}
+    steps = [step async for step in play(environment)]
+    audit = await environment.store.verify()
+    problems = [f"{step.title}: not as expected" for step in steps if not step.as_expected]
+    problems += [f"{fault.invariant} of {fault.account}: {fault.found}, not {fault.expected}" for fault in audit.faults]
+    for user, balance in bought.items():
+        problems += await _of_user(environment, steps, user, balance)
+    return DemoOutcome(steps, list(audit.faults), problems)
+
+
+async def _of_user(environment: Environment, steps: list[Step], user: str, at_start: int) -> list[str]:
+    """What is wrong with the balance of `user`, if anything."""
+    spent = sum(step.actual or 0 for step in steps if step.user == user)
+    standing = await environment.store.get_available(user)
+    if standing.balance == at_start - spent and not standing.held:
+        return []
+    return [f"{user}: {at_start} at the start and {spent} spent, but {standing.balance} left"]
 
 
 async def run_demo(console: Console, *, store_url: str | None = None) -> bool:
@@ -19,30 +56,15 @@ async def run_demo(console: Console, *, store_url: str | None = None) -> bool:
             f"books in {environment.store!r}.\n",
             highlight=False,
         )
-        bought = {user: (await environment.store.get_balance(user)).balance for user, _ in USERS.values()}
-        steps = [step async for step in play(environment)]
-        console.print(_table(steps))
-        problems = [f"{step.title}: not as expected" for step in steps if not step.as_expected]
-        problems += await _audit(environment, steps, bought)
-    if problems:
+        outcome = await play_and_audit(environment)
+        console.print(_table(outcome.steps))
+    if not outcome.ok:
         console.print("\n[bold red]The books do not agree:[/bold red]")
-        for problem in problems:
+        for problem in outcome.problems:
             console.print(f"  {problem}")
     else:
         console.print("\n[bold green]The books agree:[/bold green] every call charged once, no hold left, audit clean.")
-    return not problems
-
-
-async def _audit(environment: Environment, steps: list[Step], at_start: dict[str, int]) -> list[str]:
-    """What is wrong with the books: by the store's own audit, and by each user's balance less what the steps cost."""
-    audit = await environment.store.verify()
-    problems = [f"{fault.invariant} of {fault.account}: {fault.found}, not {fault.expected}" for fault in audit.faults]
-    for user, balance in at_start.items():
-        spent = sum(step.actual or 0 for step in steps if step.user == user)
-        standing = await environment.store.get_available(user)
-        if standing.balance != balance - spent or standing.held:
-            problems.append(f"{user}: {balance} at the start and {spent} spent, but {standing.balance} left")
-    return problems
+    return outcome.ok
 
 
 def _table(steps: list[Step]) -> Table:

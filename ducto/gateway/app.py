@@ -30,7 +30,7 @@ from ducto.middleware.providers import DEFAULT_ROUTES, Dialect, Provider, Tokeni
 
 __all__ = ["build_gateway"]
 
-logger = logging.getLogger("ducto.gateway")
+logger: logging.Logger = logging.getLogger("ducto.gateway")
 
 #: Connections to the providers that are kept open, and opened at most.
 IDLE_CONNECTIONS = 100

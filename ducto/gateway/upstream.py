@@ -20,7 +20,7 @@ from ducto.middleware.routes import route_path
 
 __all__ = ["Upstream", "UpstreamProxy"]
 
-logger = logging.getLogger("ducto.gateway")
+logger: logging.Logger = logging.getLogger("ducto.gateway")
 
 #: RFC 9110, section 7.6.1: these concern one connection, not the message.
 _HOP_BY_HOP = frozenset(

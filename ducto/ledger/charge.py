@@ -80,6 +80,7 @@ def charge(
         forced=force,
         floor=min_balance,
         key=idempotency_key,
+        **warning_of(admission.findings),
     )
     balance = account.balance
     reply = DeductionResult(

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from ducto import arguments
 from ducto.ledger.due import begin, book_due, commit, time_for
 from ducto.ledger.reservations import described
-from ducto.ledger.state import Book, Hold
-from ducto.models import ReapResult, SweepResult
+from ducto.ledger.state import Book
+from ducto.models import ReapResult, Reservation, SweepResult
 
 __all__ = ["prune", "reap", "sweep"]
 
@@ -32,7 +32,7 @@ def sweep(book: Book, clock_now: datetime, *, dry_run: bool) -> SweepResult:
 def reap(book: Book, clock_now: datetime, *, limit: int) -> ReapResult:
     """Book the end of up to `limit` reservations that are past their grace, an account's earliest first."""
     arguments.check_int(limit, minimum=1, maximum=100_000, name="limit")
-    reaped: list[Hold] = []
+    reaped: list[Reservation] = []
     for account in list(book.accounts.values()):
         if len(reaped) == limit:
             break
@@ -42,12 +42,12 @@ def reap(book: Book, clock_now: datetime, *, limit: int) -> ReapResult:
         work = account.fork()
         book_due(work, now, max_holds=limit - len(reaped))
         if work.ended:
-            reaped += work.ended.values()
+            reaped += [described(work, hold) for hold in work.ended.values()]
             commit(book, work, now)
     return ReapResult(
         reaped=len(reaped),
-        amount=sum(hold.amount for hold in reaped),
-        reservations=tuple(described(hold) for hold in reaped),
+        amount=sum(each.amount for each in reaped),
+        reservations=tuple(reaped),
     )
 
 

@@ -8,6 +8,7 @@ from itertools import islice
 
 from ducto import arguments
 from ducto.errors import ArgumentError
+from ducto.ledger.grants import grant_parts
 from ducto.ledger.ids import account_of
 from ducto.ledger.refund import find_row
 from ducto.ledger.state import Account, AccountKind, Book, Entry, Row
@@ -138,6 +139,9 @@ def _described(account: Account, row: Row) -> Transaction:
         expires_at=row.expires_at,
         idempotency_key=row.key,
         metadata=deepcopy(row.metadata),
+        grant_deltas=grant_parts(account, row.grant_deltas),
+        cap_warning=row.cap_warning,
+        cap_notices=row.cap_notices,
         booked_at=row.booked_at,
         created_at=row.created_at,
     )

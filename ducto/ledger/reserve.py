@@ -10,6 +10,7 @@ from ducto.ledger import ids
 from ducto.ledger.admission import account_of, admit, party_of
 from ducto.ledger.due import begin, commit, time_for
 from ducto.ledger.keys import recall, remember, replayed
+from ducto.ledger.spending import warning_of
 from ducto.ledger.state import Account, Book, Entry, Hold
 from ducto.ledger.windows import month_of
 from ducto.models import Metadata, OveragePolicy, ReserveResult
@@ -110,10 +111,10 @@ def reserve(
         expires_at=now + timedelta(seconds=ttl_seconds),
         key=idempotency_key,
         metadata=noted,
+        **warning_of(admission.findings),
     )
     _hold_credits(account, hold)
     account.entries.append(Entry("credits.reserved", now, user_id, team_id, amount, None, hold.id))
-    findings = admission.findings
     balance = account.balance
     reply = ReserveResult(
         reservation_id=hold.id,
@@ -127,8 +128,8 @@ def reserve(
         expires_at=hold.expires_at,
         plan_id=admission.plan_id,
         pricing_version=pricing_version,
-        cap_warning=None if findings is None else findings.warning,
-        cap_notices=() if findings is None else findings.notices,
+        cap_warning=hold.cap_warning,
+        cap_notices=hold.cap_notices,
     )
     remember(account, acting, "reserve", idempotency_key, compared, reply)
     return reply

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from ducto.ledger.ids import account_tag, reservation_id
 from ducto.models import (
+    CapCheckResult,
     MemberCapWindow,
     Outcome,
     OveragePolicy,
@@ -70,6 +71,9 @@ class Hold:
     expires_at: datetime
     key: str | None
     metadata: dict[str, Any] | None
+    #: What caps said of it when it was admitted: a warning, and notices.
+    cap_warning: CapCheckResult | None = None
+    cap_notices: tuple[CapCheckResult, ...] = ()
     state: ReservationState = "active"
     ended_at: datetime | None = None
     #: The transaction that settled it, and that answer, for replays without a key.
@@ -125,6 +129,9 @@ class Row(NamedTuple):
     floor: int = 0
     key: str | None = None
     metadata: dict[str, Any] | None = None
+    #: What caps said of a direct charge when it was admitted: a warning, and notices.
+    cap_warning: CapCheckResult | None = None
+    cap_notices: tuple[CapCheckResult, ...] = ()
 
 
 @dataclass(slots=True)

@@ -30,7 +30,7 @@ from ducto.usage import UsageMetrics
 
 __all__ = ["DEFAULT_MIN_BALANCE", "Admissions"]
 
-logger = logging.getLogger("ducto.manager")
+logger: logging.Logger = logging.getLogger("ducto.manager")
 
 T = TypeVar("T")
 

@@ -37,7 +37,7 @@ from ducto.supervisor import Supervisor, outcome
 
 __all__ = ["ManagerCore", "ManagerSettings", "OnLoop", "key_or_new"]
 
-logger = logging.getLogger("ducto.manager")
+logger: logging.Logger = logging.getLogger("ducto.manager")
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Outcome)

@@ -12,7 +12,7 @@ from ducto.errors import DuctoError, NotSupportedError, StoreError
 
 __all__ = ["Heartbeat"]
 
-logger = logging.getLogger("ducto.heartbeat")
+logger: logging.Logger = logging.getLogger("ducto.heartbeat")
 
 #: Renewals in flight at once.
 MAX_PARALLEL = 32

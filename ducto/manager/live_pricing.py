@@ -17,7 +17,7 @@ from ducto.supervisor import outcome
 
 __all__ = ["ActivePricing", "LivePricing"]
 
-logger = logging.getLogger("ducto.manager")
+logger: logging.Logger = logging.getLogger("ducto.manager")
 
 #: The part of its time after which the pricing is read again while it is used.
 READ_AHEAD = 0.8
@@ -41,8 +41,9 @@ class LivePricing:
     """Reads pricing and plans from the store and keeps them fresh: nothing used is older than the refresh
     seconds, nor than what `heard` was told of.
 
-    Concurrent callers wait for one read, and get its error where it fails. While it is used, the pricing is read again in the background shortly
-    before its time is over, so that calls rarely wait. A config is compiled only if its id is another than before.
+    Concurrent callers wait for one read, and get its error where it fails. While it is used, the pricing is read again
+    in the background shortly before its time is over, so that calls rarely wait. A config is compiled only if its id
+    is another than before.
     """
 
     #: Compiled configs of earlier versions, and plans of users, that are kept.

@@ -17,7 +17,7 @@ from ducto.stores.base import CreditStore
 
 __all__ = ["Maintenance", "MaintenanceReport"]
 
-logger = logging.getLogger("ducto.maintenance")
+logger: logging.Logger = logging.getLogger("ducto.maintenance")
 
 #: Work in portions, so that no lock is held for long.
 PORTION = 1000

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CallObserver", "Observers"]
 
-logger = logging.getLogger("ducto.manager")
+logger: logging.Logger = logging.getLogger("ducto.manager")
 
 R = TypeVar("R")
 

@@ -20,7 +20,7 @@ from ducto.stores.base import CreditStore
 
 __all__ = ["Settler"]
 
-logger = logging.getLogger("ducto.settling")
+logger: logging.Logger = logging.getLogger("ducto.settling")
 
 #: How long the answer of a call is held for its charge, where the journal has the charge: longer than the store waits
 #: for a lock, and less than a person waits for a page.

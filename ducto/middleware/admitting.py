@@ -19,7 +19,7 @@ from ducto.usage import UsageMetrics
 
 __all__ = ["AdmittedCall", "ReadRequest", "admit", "read_request"]
 
-logger = logging.getLogger("ducto.middleware")
+logger: logging.Logger = logging.getLogger("ducto.middleware")
 
 #: How often a lowered limit is tried, as other calls may take credits between the look and the reserve.
 CLAMP_ATTEMPTS = 3

@@ -100,7 +100,7 @@ class PlainReading(AnswerReading):
         self._max_bytes = max_bytes
         self._parts: list[bytes] = []
         #: It outgrew the limit, and counts as unreadable.
-        self.too_large = False
+        self.too_large: bool = False
 
     @property
     def body(self) -> bytes:

@@ -28,7 +28,7 @@ from ducto.middleware.websocket import MeterWebSocket, meter_websocket
 
 __all__ = ["MeteringMiddleware"]
 
-logger = logging.getLogger("ducto.middleware")
+logger: logging.Logger = logging.getLogger("ducto.middleware")
 
 #: Ways to send a body that go around `http.response.body`, where the usage is read.
 _BYPASSING_EXTENSIONS = frozenset({"http.response.pathsend", "http.response.zerocopysend"})

@@ -14,7 +14,7 @@ from ducto.usage import UsageMetrics
 
 __all__ = ["SETTLE_WAIT_SECONDS", "close_books"]
 
-logger = logging.getLogger("ducto.middleware")
+logger: logging.Logger = logging.getLogger("ducto.middleware")
 
 #: An answer waits at most so long for its charge; the charge then goes on by itself.
 SETTLE_WAIT_SECONDS = 5.0

@@ -20,7 +20,7 @@ from ducto.usage import UsageMetrics
 
 __all__ = ["DEFAULT_OUTPUT_TOKENS", "metered"]
 
-logger = logging.getLogger("ducto.middleware.decorator")
+logger: logging.Logger = logging.getLogger("ducto.middleware.decorator")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,12 +73,12 @@ def metered(
 
     - `user_id` (and `team_id`): who pays; by default who acts, see `ducto.acting_as`. Nobody: `ConfigError`.
     - `estimate`: the worst case to reserve, usage or credits. By default a token for each byte of text in the
-    arguments, and output up to an argument such as `max_tokens`, else up to what the model can answer. -
-    `usage`: a function of the result that tells what was used, as usage or credits; for a generator it is
-    asked for every item, and the last answer that is not `None` counts. By default the usage is found in
-    OpenAI, Anthropic and LiteLLM answers and chunks, as objects or dicts. - `idempotency_key`: names the
-    call, see `MeteredCall.start`: one that was charged raises `AlreadySettledError`. - `operation_type`: by
-    default the function's name.
+      arguments, and output up to an argument such as `max_tokens`, else up to what the model can answer.
+    - `usage`: a function of the result that tells what was used, as usage or credits; for a generator it is asked for
+      every item, and the last answer that is not `None` counts. By default the usage is found in OpenAI, Anthropic
+      and LiteLLM answers and chunks, as objects or dicts.
+    - `idempotency_key`: names the call, see `MeteredCall.start`: one that was charged raises `AlreadySettledError`.
+    - `operation_type`: by default the function's name.
 
     A call that raises is not charged. A generator that is closed, or raises, after its first item is charged
     for the usage found so far, else by the manager's missing-usage policy. A function that *returns* a stream

@@ -32,7 +32,7 @@ __all__ = [
     "settled_refusal",
 ]
 
-logger = logging.getLogger("ducto.middleware")
+logger: logging.Logger = logging.getLogger("ducto.middleware")
 
 #: A cache that is slower than this is done without.
 CACHE_SECONDS = 1.0

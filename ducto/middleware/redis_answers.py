@@ -11,7 +11,7 @@ from ducto.stores.redis.link import RedisLink, RedisUnavailable
 
 __all__ = ["RedisAnswers"]
 
-logger = logging.getLogger("ducto.middleware")
+logger: logging.Logger = logging.getLogger("ducto.middleware")
 
 #: Of the layout of a value: what another one wrote is not found.
 _LAYOUT_VERSION = 1

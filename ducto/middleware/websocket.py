@@ -24,7 +24,7 @@ from ducto.usage import UsageMetrics
 
 __all__ = ["MeterWebSocket", "MeteredSocket", "WebSocketData", "WebSocketHook", "meter_websocket"]
 
-logger = logging.getLogger("ducto.middleware")
+logger: logging.Logger = logging.getLogger("ducto.middleware")
 
 #: RFC 6455, section 7.4.1: the message violates the endpoint's policy. 1013, of IANA's registry: try again later.
 POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ducto.models.base import Outcome, Row
+from ducto.models.caps import CapCheckResult
 from ducto.usage import UsageMetrics
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "AvailableResult",
     "BalanceResult",
     "EventPage",
+    "GrantPart",
     "RefundResult",
     "StoredEvent",
     "SweepResult",
@@ -120,12 +122,26 @@ class SweepResult(Row):
     dry_run: bool = False
 
 
+class GrantPart(Row):
+    """What one grant has to do with a movement or a hold. A grant is credits of an account that expire together:
+    `grant` is its number within the account, `amount` is signed in a movement.
+    """
+
+    grant: int
+    amount: int
+    expires_at: datetime
+
+
 class Transaction(Row):
     """One row of the ledger, as it was written; rows are never changed.
 
     `amount` is signed and is what the balance moved by. For a spend, `actual` is what the call cost, `charged` what
     of it was booked (allowance included), `unbilled` the rest: always `charged + unbilled = actual`. `booked_at` is
     when the spend was admitted: the cap windows and the allowance month that it counts in.
+
+    `grant_deltas` are the credits that grants gave (negative) or got, in the order in which they were touched; what of
+    `amount` is in none of them moved on the base, the credits that do not expire. `cap_warning` and `cap_notices` are
+    what caps said when a direct charge was admitted; those of a settled call are with its reservation.
     """
 
     transaction_id: str
@@ -156,6 +172,9 @@ class Transaction(Row):
     expires_at: datetime | None = None
     idempotency_key: str | None = None
     metadata: dict[str, Any] | None = None
+    grant_deltas: tuple[GrantPart, ...] = ()
+    cap_warning: CapCheckResult | None = None
+    cap_notices: tuple[CapCheckResult, ...] = ()
     booked_at: datetime
     created_at: datetime
 

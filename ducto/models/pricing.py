@@ -81,7 +81,7 @@ class _Value(BaseModel):
 
 
 class Rates(_Value):
-    """Prices of the token buckets per 1,000,000 tokens, and of whole units.
+    """Prices of the token buckets per 1,000,000 tokens, of whole units, and of the provider's own searches.
 
     `None` means "not stated": a bucket then folds into its parent. A price of 0 is stated, and means free.
     """
@@ -101,6 +101,8 @@ class Rates(_Value):
     per_image: Price | None = None
     per_audio_minute: Price | None = None
     per_1m_characters: Price | None = None
+    per_web_search: Price | None = None
+    per_search_query: Price | None = None
 
 
 class RateTier(Rates):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
+from ducto.models.balances import GrantPart
 from ducto.models.base import Outcome, Row
 from ducto.models.caps import CapCheckResult
 
@@ -15,6 +16,7 @@ __all__ = [
     "ReleaseResult",
     "RenewResult",
     "Reservation",
+    "ReservationPage",
     "ReservationState",
     "ReserveResult",
 ]
@@ -90,7 +92,11 @@ class RenewResult(Outcome):
 
 
 class Reservation(Row):
-    """A reservation as it stands now. `account` numbers are not part of it: ask `get_available`."""
+    """A reservation as it stands now. `account` numbers are not part of it: ask `get_available`.
+
+    `grant_holds` is what of `held` expiring credits were held for, as it was admitted; `cap_warning` and `cap_notices`
+    are the caps that it went over then and that let it pass, each with what its window had spent and held.
+    """
 
     reservation_id: str
     user_id: str
@@ -110,9 +116,22 @@ class Reservation(Row):
     transaction_id: str | None = None
     idempotency_key: str | None = None
     metadata: dict[str, Any] | None = None
+    grant_holds: tuple[GrantPart, ...] = ()
+    cap_warning: CapCheckResult | None = None
+    cap_notices: tuple[CapCheckResult, ...] = ()
     created_at: datetime
     expires_at: datetime
     ended_at: datetime | None = None
+
+
+class ReservationPage(Row):
+    """By account, the oldest of an account first. `next_cursor` continues the listing; `None` at its end.
+
+    A page may have fewer reservations than were asked for, even none, and still a `next_cursor`.
+    """
+
+    reservations: tuple[Reservation, ...] = ()
+    next_cursor: str | None = None
 
 
 class ReapResult(Row):

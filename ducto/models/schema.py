@@ -8,11 +8,15 @@ __all__ = ["SetupResult", "VerifyFault", "VerifyResult"]
 
 
 class SetupResult(Row):
-    """`applied` names what was changed; empty where everything was in place."""
+    """`applied` names what was changed; empty where everything was in place.
+
+    `newer` names migrations of a newer version of ducto that are in the database: it was left as it is then.
+    """
 
     success: bool
     errors: tuple[str, ...] = ()
     applied: tuple[str, ...] = ()
+    newer: tuple[str, ...] = ()
 
 
 class VerifyFault(Row):

@@ -7,11 +7,13 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
+from ducto.pricing.buckets import SEARCH_COUNTS
 from ducto.pricing.expression_lexer import MAX_DIGITS
 from ducto.pricing.rate_tables import QUANTITY_FIELDS, RateRow
 
 __all__ = ["CostBreakdown", "CostComponent", "exact_decimal"]
 
+_ONLY_WITH_A_PRICE = frozenset({"requests", *SEARCH_COUNTS})
 _CONTEXT = decimal.Context(prec=MAX_DIGITS)
 
 
@@ -115,8 +117,8 @@ class CostBreakdown:
         priced = (
             CostComponent(name, quantity, exact_decimal(Fraction(quantity * rate, row.denominator)))
             for name, quantity, rate in counted
-            # Every call is one request: without a price for it that is not worth a line.
-            if quantity and (rate or name != "requests")
+            # Every call is one request, and a search may be priced elsewhere: without a price neither is worth a line.
+            if quantity and (rate or name not in _ONLY_WITH_A_PRICE)
         )
         return (*priced, *self._extras)
 

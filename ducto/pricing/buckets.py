@@ -13,6 +13,8 @@ __all__ = [
     "MEDIA_BUCKETS",
     "OUTPUT_BUCKETS",
     "PARENTS",
+    "SEARCH_COUNTS",
+    "SEARCH_RATES",
     "TOKEN_BUCKETS",
     "UNIT_COUNTS",
     "home_of",
@@ -34,6 +36,11 @@ CACHE_BUCKETS = frozenset({"cache_read_tokens", "cache_write_tokens", "cache_wri
 
 #: What else a model can be paid by, besides `requests`.
 UNIT_COUNTS = ("image_count", "audio_milliseconds", "input_characters")
+#: Searches that the provider ran for the model. They may have a price beside the model's tokens, and say nothing of
+#: whether a model had a part in the call.
+SEARCH_COUNTS = ("web_search_calls", "search_queries")
+#: The rates of these, in the same order.
+SEARCH_RATES = ("per_web_search", "per_search_query")
 
 PARENTS: Mapping[str, str] = {
     "cache_read_tokens": "input_tokens",

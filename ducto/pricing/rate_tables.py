@@ -16,7 +16,15 @@ from operator import attrgetter
 
 from ducto.errors import PricingConfigError
 from ducto.models.pricing import Rates, RateTable, RateTier, RateVariant
-from ducto.pricing.buckets import INPUT_BUCKETS, PARENTS, TOKEN_BUCKETS, UNIT_COUNTS, home_of
+from ducto.pricing.buckets import (
+    INPUT_BUCKETS,
+    PARENTS,
+    SEARCH_COUNTS,
+    SEARCH_RATES,
+    TOKEN_BUCKETS,
+    UNIT_COUNTS,
+    home_of,
+)
 from ducto.pricing.suggestions import did_you_mean, nearest
 from ducto.usage import UsageMetrics
 
@@ -30,13 +38,14 @@ _UNIT_RATES = {
     "per_image": ("image_count", 1),
     "per_audio_minute": ("audio_milliseconds", 60_000),
     "per_1m_characters": ("input_characters", 1_000_000),
+    **{rate: (count, 1) for rate, count in zip(SEARCH_RATES, SEARCH_COUNTS, strict=True)},
 }
 #: In a table output without a price is priced as input, so that an embeddings table may leave it out safely.
 _TABLE_PARENTS = {**PARENTS, "output_tokens": "input_tokens"}
 _CONDITIONS = ("service_tier", "speed")
 
 #: `requests` is last because it says nothing of use: it is 1 also where nothing was used.
-QUANTITY_FIELDS = (*TOKEN_BUCKETS, *UNIT_COUNTS, "requests")
+QUANTITY_FIELDS = (*TOKEN_BUCKETS, *UNIT_COUNTS, *SEARCH_COUNTS, "requests")
 _INPUT_COUNT = len(INPUT_BUCKETS)
 
 _get_quantities = attrgetter(*QUANTITY_FIELDS)
@@ -142,8 +151,8 @@ def _check_complete(stated: Mapping[str, Decimal], path: str) -> None:
     token_rates = [name for name in stated if name in _TOKEN_RATES]
     if token_rates and "input" not in stated:
         raise PricingConfigError(f"{path}: states {token_rates[0]!r} but no 'input'; write 0 if input is free")
-    if not stated:
-        units = ", ".join(_UNIT_RATES)
+    if not stated.keys() - set(SEARCH_RATES):
+        units = ", ".join(name for name in _UNIT_RATES if name not in SEARCH_RATES)
         raise PricingConfigError(f"{path}: states no price; give 'input' and 'output', or one of {units}")
 
 

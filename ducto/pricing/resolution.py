@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
 from ducto.errors import PricingConfigError
-from ducto.pricing.suggestions import did_you_mean, nearest
+from ducto.pricing.suggestions import KnownNames, did_you_mean
 
 __all__ = ["DEFAULT", "ModelNames", "check_aliases"]
 
@@ -46,6 +46,7 @@ class ModelNames(Generic[_Rule]):
         self.default: _Rule | None = entries.get(DEFAULT)
         self._exact = {name: rule for name, rule in entries.items() if name != DEFAULT and not _is_pattern(name)}
         patterns = sorted(filter(_is_pattern, entries), key=lambda name: (len(re.sub(r"[*?]", "", name)) * -1, name))
+        self._known: KnownNames | None = None
         # Square brackets mean themselves here, so they are kept from `fnmatch`.
         self._patterns = [(re.compile(fnmatch.translate(name.replace("[", "[[]"))), entries[name]) for name in patterns]
 
@@ -78,7 +79,10 @@ class ModelNames(Generic[_Rule]):
         return None
 
     def suggest(self, name: str) -> str | None:
-        return nearest(name, (*self._exact, *self._aliases))
+        """The exact name or alias that was probably meant by one that is not known."""
+        if self._known is None:
+            self._known = KnownNames((*self._exact, *self._aliases))
+        return self._known.nearest(name)
 
 
 def check_aliases(names: ModelNames[_Rule], aliases: Mapping[str, str]) -> None:

@@ -58,6 +58,8 @@ from ducto.models import (
     ReleaseResult,
     RenewResult,
     Reservation,
+    ReservationPage,
+    ReservationState,
     ReserveResult,
     SetupResult,
     SetUserPlanResult,
@@ -346,6 +348,22 @@ class ReservationStore(ABC):
     async def get_reservation(self, user_id: str, reservation_id: str) -> Reservation:
         """A reservation as it stands. Raises `ReservationNotFoundError`, also for another user's."""
         _unsupported(self, "get_reservation")
+
+    async def list_reservations(
+        self,
+        user_id: str | None = None,
+        *,
+        states: Sequence[ReservationState] = ("active",),
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> ReservationPage:
+        """Reservations by account, the oldest of an account first: the open ones, or those in other `states`.
+
+        With `user_id` those that the user made, in teams too. One that is past its expiry and grace is expired,
+        whether or not anybody has booked that. Ended ones are listed until they are pruned. A page may have fewer
+        than `limit` (1..1000), even none, and still a `next_cursor`: the end is where that is `None`.
+        """
+        _unsupported(self, "list_reservations")
 
     async def reap_expired_reservations(self, *, limit: int = 1000) -> ReapResult:
         """Book the end of up to `limit` reservations that are past expiry and grace. No money moves."""

@@ -35,6 +35,8 @@ from ducto.models import (
     ReleaseResult,
     RenewResult,
     Reservation,
+    ReservationPage,
+    ReservationState,
     ReserveResult,
     SetupResult,
     SetUserPlanResult,
@@ -298,6 +300,16 @@ class ForwardingStore(CreditStore):
 
     async def get_reservation(self, user_id: str, reservation_id: str) -> Reservation:
         return await self._inner.get_reservation(user_id, reservation_id)
+
+    async def list_reservations(
+        self,
+        user_id: str | None = None,
+        *,
+        states: Sequence[ReservationState] = ("active",),
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> ReservationPage:
+        return await self._inner.list_reservations(user_id, states=states, cursor=cursor, limit=limit)
 
     async def reap_expired_reservations(self, *, limit: int = 1000) -> ReapResult:
         return await self._inner.reap_expired_reservations(limit=limit)

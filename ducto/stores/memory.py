@@ -45,6 +45,8 @@ from ducto.models import (
     ReleaseResult,
     RenewResult,
     Reservation,
+    ReservationPage,
+    ReservationState,
     ReserveResult,
     SetupResult,
     SetUserPlanResult,
@@ -371,6 +373,20 @@ class MemoryStore(CreditStore):
 
     async def get_reservation(self, user_id: str, reservation_id: str) -> Reservation:
         return self._call(lambda book, now: reservations.get_reservation(book, now, user_id, reservation_id))
+
+    async def list_reservations(
+        self,
+        user_id: str | None = None,
+        *,
+        states: Sequence[ReservationState] = ("active",),
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> ReservationPage:
+        return self._call(
+            lambda book, now: reservations.list_reservations(
+                book, now, user_id, states=states, cursor=cursor, limit=limit
+            )
+        )
 
     async def reap_expired_reservations(self, *, limit: int = 1000) -> ReapResult:
         return self._call(lambda book, now: ledger.reap(book, now, limit=limit))

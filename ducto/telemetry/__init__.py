@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JsonFormatter", "instrument"]
 
-logger = logging.getLogger("ducto.telemetry")
+logger: logging.Logger = logging.getLogger("ducto.telemetry")
 
 
 def instrument(

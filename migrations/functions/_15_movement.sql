@@ -18,6 +18,19 @@ begin
 end
 $$;
 
+-- Parts of grants, [[grant, amount], ...], as they are shown: with the expiry of each grant.
+create or replace function ducto._grant_parts(p_kind text, p_id text, p_parts jsonb) returns jsonb
+language plpgsql stable as $$
+begin
+    return coalesce((
+        select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('grant', g.number, 'amount', e.part -> 1,
+            'expires_at', g.expires_at) order by e.place)
+        from pg_catalog.jsonb_array_elements(p_parts) with ordinality as e(part, place)
+        join ducto.grants as g on g.account_kind = p_kind and g.account_id = p_id
+            and g.number = (e.part ->> 0)::bigint), '[]');
+end
+$$;
+
 -- An empty row of the account, to be filled and appended.
 create or replace function ducto._new_row(a ducto.accounts, p_type text, p_operation text, p_now timestamptz)
 returns ducto.ledger

@@ -32,6 +32,11 @@ language sql stable as $$
         'expires_at', r.expires_at,
         'idempotency_key', r.key,
         'metadata', r.metadata,
+        'grant_deltas', case when r.grant_deltas is null then '[]'::jsonb
+            else ducto._grant_parts(r.account_kind, r.account_id, r.grant_deltas) end,
+        -- In the row of a settled call the answer tells what caps said once it was booked, not when it was admitted.
+        'cap_warning', case when r.type = 'charge' then r.reply -> 'cap_warning' end,
+        'cap_notices', coalesce(case when r.type = 'charge' then r.reply -> 'cap_notices' end, '[]'),
         'booked_at', r.booked_at,
         'created_at', r.created_at)
 $$;

@@ -64,6 +64,8 @@ def test_a_receipt_shows_the_caps_that_hold(ducto: Ducto, called: str) -> None:
     row = ducto.json("credits", "history", "bob", "--limit", "1")["transactions"][0]
     (cap,) = ducto.json("explain", row["transaction_id"])["caps"]
     assert (cap["window"], cap["limit"], cap["action"]) == ("monthly", 5_000, "deny")
+    printed = ducto.run("explain", row["transaction_id"])
+    assert "Caps as they are set now, not as they were then" in printed
     assert "'txn_nothing'" in ducto.refused("explain", "txn_nothing", code=1)
 
 
@@ -146,6 +148,34 @@ def test_open_holds_are_listed_and_released(ducto: Ducto, called: str) -> None:
     again = ducto.json("reservations", "release", "bob", hold["reservation_id"])
     assert (again["released"], again["state"]) == (False, "released")
     assert ducto.run("reservations", "list") == "No hold is open.\n"
+
+
+async def _with_grants(manager: CreditManager) -> str:
+    later = datetime.now(UTC) + timedelta(days=2)
+    await manager.add_credits("gwen", 500, "purchase")
+    await manager.add_credits("gwen", 300, "grant", expires_at=later)
+    await manager.set_spend_cap(SpendCap(user_id="gwen", cap_type="daily", limit=100, action="warn"))
+    held = await manager.reserve("gwen", 250)
+    settled = await manager.deduct("gwen", 120, reservation_id=held.reservation_id)
+    await manager.remove_spend_cap("gwen", "daily")
+    assert settled.transaction_id is not None
+    return settled.transaction_id
+
+
+def test_a_receipt_tells_the_grants_and_the_caps_of_then(ducto: Ducto, called: str) -> None:
+    settled = ducto.did(_with_grants)
+    receipt = ducto.json("explain", settled)
+    (grant,) = receipt["grants"]
+    assert (grant["grant"], grant["held"], grant["moved"], grant["given_back"]) == (1, 250, -120, 130)
+    assert (receipt["base"], receipt["caps"]) == (0, [])
+    (cap,) = receipt["caps_exceeded"]
+    assert (cap["action"], cap["cap"]["limit"], cap["spent"]) == ("warn", 100, 0)
+    (delta,) = receipt["transaction"]["grant_deltas"]
+    assert (delta["grant"], delta["amount"], delta["expires_at"]) == (1, -120, grant["expires_at"])
+    printed = ducto.run("explain", settled)
+    for told in ("Grants (credits that expire)", "-120", "130", "Caps that it went over when it was admitted"):
+        assert told in printed
+    assert "Credits that do not expire moved by 0." in printed
 
 
 def test_a_hold_that_ended_by_itself_is_not_listed(ducto: Ducto, called: str) -> None:

@@ -11,6 +11,23 @@ from typing import Any
 
 from ducto.models import SpendCap
 from ducto.stores.memory import MemoryStore
+from tests.conformance.listing_mutants import (
+    GrantsHaveNoSign,
+    HoldsForgetTheirGrants,
+    LedgerEndsWithoutACursor,
+    LedgerLeavesTeamsOut,
+    LedgerTakesAnyCursor,
+    LedgerWindowsAreClosed,
+    ListsEndedReservations,
+    ListsNoTeamReservations,
+    ListsOnlyBookedExpiries,
+    RefundsNameTheFirstGrant,
+    ReservationPagesAreByNumber,
+    RollUpCountsTwice,
+    RollUpTakesAnyLimit,
+    RowsForgetTheirGrants,
+    TakesTheLettersOfAState,
+)
 
 # The overrides take what they do not look at as `*args, **options`: they stand between a check and the real store.
 
@@ -268,4 +285,22 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(SettlesWithoutOverage, ("check_debt_goes_below_zero",)),
     Mutant(DenialsLeaveARow, ("check_reads_and_denials_create_no_row",)),
     Mutant(EmptyKeyIsNoKey, ("check_bad_keys_are_refused",)),
+    Mutant(
+        RowsForgetTheirGrants,
+        ("check_charge_tells_which_grants_it_burned", "check_every_listing_tells_the_same_of_grants"),
+    ),
+    Mutant(GrantsHaveNoSign, ("check_charge_tells_which_grants_it_burned", "check_expiry_tells_its_grant")),
+    Mutant(RefundsNameTheFirstGrant, ("check_refund_tells_which_grants_it_filled",)),
+    Mutant(HoldsForgetTheirGrants, ("check_reservation_tells_which_grants_it_holds",)),
+    Mutant(LedgerLeavesTeamsOut, ("check_ledger_lists_every_row_once_page_by_page",)),
+    Mutant(LedgerEndsWithoutACursor, ("check_ledger_goes_on_after_its_cursor",)),
+    Mutant(LedgerWindowsAreClosed, ("check_ledger_windows_are_half_open",)),
+    Mutant(LedgerTakesAnyCursor, ("check_bad_ledger_pages_are_refused",)),
+    Mutant(RollUpCountsTwice, ("check_roll_up_changes_no_report",)),
+    Mutant(RollUpTakesAnyLimit, ("check_bad_roll_ups_are_refused",)),
+    Mutant(ListsEndedReservations, ("check_open_reservations_are_listed", "check_reservations_are_listed_by_state")),
+    Mutant(ListsNoTeamReservations, ("check_open_reservations_are_listed",)),
+    Mutant(ReservationPagesAreByNumber, ("check_reservations_are_listed_page_by_page",)),
+    Mutant(ListsOnlyBookedExpiries, ("check_reservations_are_listed_by_state",)),
+    Mutant(TakesTheLettersOfAState, ("check_bad_reservation_pages_are_refused",)),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,8 @@ from ducto.testing.servers import mint_jwt
 from tests.docs.markdown_files import MARKDOWN_FILES, ROOT, rows_of
 
 STORES = ROOT / "docs/stores.md"
+POSTGRES = ROOT / "docs/postgres.md"
+SUPABASE = ROOT / "docs/supabase.md"
 SCALING = ROOT / "docs/scaling.md"
 MIGRATIONS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "migrations").glob("0*.sql")))
 
@@ -28,16 +31,17 @@ def _code(cell: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("heading", "store", "undocumented"),
+    ("page", "store", "undocumented"),
     [
-        ("Options of PostgresStore", PostgresStore, {"self", "dsn"}),
-        ("Options of HttpxSupabaseStore", HttpxSupabaseStore, {"self"}),
+        (POSTGRES, PostgresStore, {"self", "dsn"}),
+        (SUPABASE, HttpxSupabaseStore, {"self"}),
     ],
+    ids=["PostgresStore", "HttpxSupabaseStore"],
 )
-def test_options_and_their_defaults(heading: str, store: type, undocumented: set[str]) -> None:
+def test_options_and_their_defaults(page: Path, store: type, undocumented: set[str]) -> None:
     listed = {
         _code(name)[0]: ast.literal_eval(_code(default)[0]) if default else inspect.Parameter.empty
-        for name, _, default in rows_of(STORES, heading=heading)
+        for name, _, default in rows_of(page, heading=f"Options of {store.__name__}")
     }
     parameters = inspect.signature(store).parameters
     assert listed == {name: each.default for name, each in parameters.items() if name not in undocumented}
@@ -60,7 +64,7 @@ def test_error_codes_do_what_the_page_says() -> None:
             return "raises at once, retryable and `busy`"
         return "raises at once, retryable" if error.retryable else "raises at once"
 
-    rows = rows_of(STORES, heading="Errors of PostgresStore")
+    rows = rows_of(POSTGRES, heading="Errors of PostgresStore")
     assert len(rows) >= 6
     for codes, _, does in rows:
         for code in _code(codes):
@@ -71,7 +75,7 @@ def test_error_codes_do_what_the_page_says() -> None:
 
 def test_messages_of_the_supabase_store_are_its_own() -> None:
     source = (ROOT / "ducto/stores/supabase.py").read_text(encoding="utf-8")
-    for told, _ in rows_of(STORES, heading="Errors of HttpxSupabaseStore"):
+    for told, _ in rows_of(SUPABASE, heading="Errors of HttpxSupabaseStore"):
         for message in re.findall(r'"([^"]+)"', told):
             assert message in source
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 
-from ducto.migrate import migrate, migration_sql
+from ducto.migrate import migrate, migration_sql, pending
 from ducto.migration_files import MigrationFile, migration_files
 from ducto.stores.postgres import PostgresStore
 from ducto.testing.servers import Database, PostgresServer, Version, new_database, postgres_server
@@ -131,6 +131,23 @@ async def test_an_upgrade_keeps_the_books(database: Database) -> None:
         assert (await migrate(database.url, files=[*files[:12], added, *files[12:]])).success
         assert (await store.deduct_credits("ann", held.reservation_id or "", 30)).ok
         assert (await store.get_balance("ann")).balance == 70
+
+
+async def test_an_older_program_leaves_the_functions_of_a_newer_one(database: Database) -> None:
+    added = MigrationFile("0099_more.sql", "table", "ALTER TABLE ducto.accounts ADD COLUMN more text;")
+    newer = _touched(1)
+    assert (await migrate(database.url, files=[*newer[:12], added, *newer[12:]])).success
+    before = await comparable(database)
+    older = await migrate(database.url)
+    assert (older.success, older.applied, older.newer) == (True, (), ("0099_more.sql",))
+    assert await pending(database.url) == []
+    assert await comparable(database) == before
+    owner = await asyncpg.connect(database.url)
+    try:
+        body = await owner.fetchval("SELECT checksum FROM ducto.migrations WHERE name = 'functions/ping.sql'")
+    finally:
+        await owner.close()
+    assert body == next(file.checksum for file in newer if file.name == "functions/ping.sql")
 
 
 async def test_helpers_that_took_other_arguments_before_give_way(database: Database) -> None:

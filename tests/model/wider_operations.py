@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 
+from ducto.models import ReservationState
 from ducto.stores.base import CreditStore
 from ducto.usage import UsageMetrics
 from tests.model import operations as ops
@@ -165,6 +166,10 @@ def everything(teams: Sequence[str]) -> Iterable[Operation]:
         for verb in ("get_balance", "get_available", "check_allowance", "get_user_plan", "list_spend_caps"):
             yield Operation(verb, {"user_id": user_id})
         yield Operation("list_transactions", {"user_id": user_id, "limit": 1000})
+    for user_id in PLAIN_USERS:
+        # Of the others some are in teams, whose ids, by which the listing is ordered, each store makes up.
+        for states in (("active",), get_args(ReservationState)):
+            yield Operation("list_reservations", {"user_id": user_id, "states": states, "limit": 1000})
     for number in range(len(teams)):
         for verb in ("get_team_balance", "get_team_members", "list_transactions"):
             yield Operation(verb, {"team_id": Nth("team", number)})

@@ -6,7 +6,7 @@ from decimal import ROUND_CEILING, Decimal
 
 from ducto.models.pricing import RateTable
 
-__all__ = ["USAGES", "credits_of", "input_total", "output_total", "usage_for"]
+__all__ = ["USAGES", "credits_of", "input_total", "output_total", "searches_of", "usage_for"]
 
 USAGES: dict[str, dict[str, int]] = {
     "plain": {"input_tokens": 1_234, "output_tokens": 567},
@@ -23,6 +23,7 @@ USAGES: dict[str, dict[str, int]] = {
     # On both sides of a threshold that both lists have.
     "at 200k": {"input_tokens": 150_000, "cache_read_tokens": 50_000, "output_tokens": 999},
     "above 200k": {"input_tokens": 150_001, "cache_read_tokens": 50_000, "output_tokens": 999},
+    "searched": {"input_tokens": 3_210, "output_tokens": 123, "web_search_calls": 3},
 }
 
 _INPUT = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens", "input_audio_tokens")
@@ -30,8 +31,17 @@ _OUTPUT = ("output_tokens", "reasoning_tokens", "output_audio_tokens")
 
 
 def usage_for(table: RateTable, usage: dict[str, int]) -> dict[str, int]:
-    """`usage` as a model can have it: one without a price for output answers with none."""
-    return {name: count for name, count in usage.items() if table.output is not None or name not in _OUTPUT}
+    """`usage` as a model can have it: one without a price for output answers with none, and one whose searches are paid
+    by the query searches once with as many queries."""
+    counts = {name: count for name, count in usage.items() if table.output is not None or name not in _OUTPUT}
+    if table.per_search_query is not None and (searches := counts.get("web_search_calls")):
+        counts |= {"web_search_calls": 1, "search_queries": searches}
+    return counts
+
+
+def searches_of(usage: dict[str, int]) -> int:
+    """As the lists count them: queries where they are told, else searches."""
+    return usage.get("search_queries", usage.get("web_search_calls", 0))
 
 
 def input_total(usage: dict[str, int]) -> int:

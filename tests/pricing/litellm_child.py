@@ -8,10 +8,13 @@ import logging
 import sys
 
 from litellm import cost_per_token
+from litellm.litellm_core_utils.llm_cost_calc.tool_call_cost_tracking import StandardBuiltInToolCostTracking
+from litellm.types.llms.openai import ResponsesAPIResponse
 from litellm.types.utils import (
     CacheCreationTokenDetails,
     CompletionTokensDetailsWrapper,
     PromptTokensDetailsWrapper,
+    ServerToolUse,
     Usage,
 )
 
@@ -36,7 +39,21 @@ def cost(model, provider, service_tier, counts):
             audio_tokens=counts.get("output_audio_tokens", 0),
         ),
     )
-    return sum(cost_per_token(model=model, custom_llm_provider=provider, usage_object=usage, service_tier=service_tier))
+    searches = counts.get("search_queries", counts.get("web_search_calls", 0))
+    tokens = cost_per_token(model=model, custom_llm_provider=provider, usage_object=usage, service_tier=service_tier)
+    return sum(tokens) + cost_of_searches(model, provider, searches)
+
+
+def cost_of_searches(model, provider, searches):
+    """Told in the usage as Anthropic and Google do, and as items of the answer, as OpenAI does."""
+    if not searches:
+        return 0.0
+    usage = Usage(prompt_tokens_details=PromptTokensDetailsWrapper(web_search_requests=searches))
+    usage.server_tool_use = ServerToolUse(web_search_requests=searches)
+    answer = ResponsesAPIResponse.model_construct(output=[{"type": "web_search_call"}] * searches)
+    return StandardBuiltInToolCostTracking.get_cost_for_built_in_tools(
+        model, answer, usage=usage, custom_llm_provider=provider
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ducto.pricing import PricingEngine
 from ducto.pricing.catalogue import ImportedPrices, import_prices
 from ducto.pricing.resolution import ModelNames
 from ducto.usage import UsageMetrics
-from tests.pricing.catalogue_usages import USAGES, credits_of, input_total, output_total, usage_for
+from tests.pricing.catalogue_usages import USAGES, credits_of, input_total, output_total, searches_of, usage_for
 
 DAY = date(2026, 11, 1)
 NOON = datetime.combine(DAY, time(12), UTC)
@@ -49,6 +49,7 @@ def theirs(usage: dict[str, int]) -> Usage:
         output_reasoning_tokens=usage.get("reasoning_tokens", 0),
         cache_audio_read_tokens=0,
         cache_image_read_tokens=0,
+        web_searches=searches_of(usage),
     )
 
 
@@ -79,11 +80,15 @@ def exact_names(imported: ImportedPrices) -> Iterator[tuple[str, RateTable]]:
 def test_every_model_costs_what_the_library_says(imported: ImportedPrices, engine: PricingEngine) -> None:
     names = list(exact_names(imported))
     assert len(names) > 2_000
+    noted = {note.model for note in imported.notes if "not imported: web_searches" in note.reason}
+    noted |= {alias for alias, name in imported.config.aliases.items() if name in noted}
     wrong = []
     for name, table in names:
         for kind, usage in USAGES.items():
             counts = usage_for(table, usage)
             ours = engine.calculate(UsageMetrics(model=name, **counts)).total
+            if kind == "searched" and name in noted:  # Not imported, and said so.
+                continue
             if ours != (expected := their_credits(name, theirs(counts))):
                 wrong.append((name, kind, ours, expected))
     assert wrong == []
@@ -96,10 +101,12 @@ def test_every_variant_costs_what_the_library_says(imported: ImportedPrices, eng
         for key in table.variants
     ]
     assert {condition for _, context in served for condition in context} == {"service_tier", "speed"}
+    tables = dict(exact_names(imported))
     for name, context in served:
         for kind, usage in USAGES.items():
-            ours = engine.calculate(UsageMetrics(model=name, **usage, **context)).total
-            assert ours == their_credits(name, theirs(usage), context), (name, context, kind)
+            counts = usage_for(tables[name], usage)
+            ours = engine.calculate(UsageMetrics(model=name, **counts, **context)).total
+            assert ours == their_credits(name, theirs(counts), context), (name, context, kind)
 
 
 def test_audio_and_requests_are_priced_by_their_own_units(engine: PricingEngine) -> None:
@@ -186,9 +193,21 @@ def test_what_cannot_be_said_is_skipped_with_a_reason(imported: ImportedPrices, 
         engine.resolve("groq/whisper-large-v3")
 
 
-def test_fees_of_tools_are_noted(imported: ImportedPrices) -> None:
-    notes = [note.reason for note in imported.notes if note.model == "gpt-4o"]
-    assert any("web_searches_kcount = 10 dollars for 1,000" in note for note in notes)
+def test_fees_of_web_searches_are_imported_and_others_noted(imported: ImportedPrices) -> None:
+    tables = dict(exact_names(imported))
+    fees = {name: (tables[name].per_web_search, tables[name].per_search_query) for name in tables}
+    assert fees["gpt-4o"] == fees["claude-opus-4-0"] == (Decimal("0.01"), None)
+    # Google charges a call that searched, or each query of it.
+    assert (fees["gemini-2.5-flash"], fees["gemini-3-flash-preview"]) == (
+        (Decimal("0.035"), None),
+        (None, Decimal("0.014")),
+    )
+    assert sum(any(fee) for fee in fees.values()) > 100
+    notes = {note.model: note.reason for note in imported.notes if "not imported" in note.reason}
+    assert "storage_searches_kcount = 2.5 dollars for 1,000" in notes["gpt-4o"]
+    # It depends on the sort of search, which usage does not tell.
+    assert "web_searches_kcount = 2.5 dollars" in notes["perplexity/perplexity/sonar"]
+    assert fees["perplexity/perplexity/sonar"] == (None, None)
 
 
 def test_markup_and_credits_are_the_configs() -> None:

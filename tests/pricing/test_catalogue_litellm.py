@@ -26,6 +26,8 @@ LIST = "litellm/model_prices_and_context_window_backup.json"
 OTHER_ENTRY = {"deepseek-chat", "gemini-exp-1206", "perplexity/perplexity/sonar"}
 #: Providers whose service tier LiteLLM's calculation takes into account.
 WITH_SERVICE_TIERS = {"openai", "azure", "anthropic", "bedrock", "gemini"}
+#: Their searches are counted as calls that searched, and as queries.
+GOOGLE = ("gemini", "vertex_ai-language-models")
 MODELS_EACH = 12
 
 
@@ -94,9 +96,15 @@ def test_models_cost_what_litellm_says(imported: ImportedPrices, entries: dict[s
         table, provider = imported.config.models[name], entries[name]["litellm_provider"]
         assert isinstance(table, RateTable)
         for kind, usage in USAGES.items():
+            # What is charged where the list states no fee, or one that no rate can say, is not imported.
+            if kind == "searched" and table.per_web_search is None and table.per_search_query is None:
+                continue
             # LiteLLM passes over the prices for sound of a service tier, which its list has.
             for tier in service_tiers(table, provider) if kind != "audio" else [None]:
                 counts = usage_for(table, usage)
+                if kind == "searched" and provider.startswith(GOOGLE):
+                    # A call that searched is one, with three queries.
+                    counts |= {"web_search_calls": 1, "search_queries": 3}
                 totals = {"prompt": input_total(counts), "completion": output_total(counts)}
                 calls.append((name, provider, tier, {**counts, **totals}))
                 ours.append(engine.calculate(UsageMetrics(model=name, service_tier=tier, **counts)).total)
@@ -122,9 +130,7 @@ def test_the_installed_package_is_read_without_importing_it(installed: Path, mon
         16384,
     )
     assert got.config.markup == Decimal("1.3")
-    assert ("gpt-5", "not imported: search_context_cost_per_query = 0.01 dollars") in {
-        (note.model, note.reason.partition(",")[0]) for note in got.notes
-    }
+    assert got.config.models["gpt-5"].per_web_search == Decimal("0.01")  # type: ignore[union-attr]
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +208,40 @@ def test_reasoning_of_a_service_tier_is_not_that_of_the_table(tmp_path: Path) ->
     usage = {"model": "m", "reasoning_tokens": 1_000}
     assert engine.calculate(UsageMetrics(**usage)).total == 3_000
     assert engine.calculate(UsageMetrics(**usage, service_tier="priority")).total == 8_000
+
+
+def _sizes(low: float, medium: float, high: float) -> dict[str, float]:
+    return {"search_context_size_low": low, "search_context_size_medium": medium, "search_context_size_high": high}
+
+
+def test_searches_have_a_rate_where_their_size_makes_no_difference(tmp_path: Path) -> None:
+    tokens: dict[str, Any] = {"input_cost_per_token": 1e-06, "output_cost_per_token": 4e-06}
+    alike = one(tmp_path, **tokens, search_context_cost_per_query=_sizes(0.01, 0.01, 0.01))
+    assert table_of(alike)["per_web_search"] == Decimal("0.01")
+    assert alike.notes == ()
+    by_query = {"search_context_cost_per_query": _sizes(0.014, 0.014, 0.014), "web_search_billing_unit": "per_query"}
+    google = one(tmp_path, **tokens, **by_query)
+    assert table_of(google)["per_search_query"] == Decimal("0.014")
+    for sizes, provider in ((_sizes(0.005, 0.008, 0.012), "openai"), (_sizes(0.005, 0.005, 0.005), "groq")):
+        noted = one(tmp_path, **tokens, search_context_cost_per_query=sizes, litellm_provider=provider)
+        assert not table_of(noted).keys() & {"per_web_search", "per_search_query"}
+        assert "search_context_cost_per_query = 0.005" in noted.notes[0].reason
+    only = one(tmp_path, search_context_cost_per_query=_sizes(0.01, 0.01, 0.01))
+    assert only.skipped == (("m", "the source states no price for it"),)
+
+
+def test_a_search_costs_the_same_at_any_speed_tier_and_range(tmp_path: Path) -> None:
+    tokens: dict[str, Any] = {"input_cost_per_token": 1e-06, "output_cost_per_token": 4e-06}
+    fee: dict[str, Any] = {"search_context_cost_per_query": _sizes(0.01, 0.01, 0.01)}
+    fast = one(tmp_path, **tokens, **fee, litellm_provider="anthropic", provider_specific_entry={"fast": 6})
+    tiered = one(tmp_path, **tokens, **fee, input_cost_per_token_above_200k_tokens=2e-06)
+    ranges = [{"range": [0, 32e3], **tokens}, {"range": [32e3, 512e3], **tokens, "input_cost_per_token": 2e-06}]
+    ranged = one(tmp_path, **fee, tiered_pricing=ranges)
+    for imported, served in ((fast, {"speed": "fast"}), (tiered, {}), (ranged, {})):
+        engine = PricingEngine(imported.config)
+        usage = {"model": "m", "input_tokens": 250_000, **served}
+        searched = engine.calculate(UsageMetrics(**usage, web_search_calls=2)).total
+        assert searched - engine.calculate(UsageMetrics(**usage)).total == 20_000
 
 
 def test_rules_of_single_providers(tmp_path: Path) -> None:

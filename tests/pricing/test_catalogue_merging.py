@@ -102,3 +102,27 @@ def test_a_scaled_rate_that_is_not_exact_is_refused() -> None:
     own = config(plans={"p": {"rate_overrides": {"a": table()}}}, markup=3)
     with pytest.raises(PricingConfigError, match=r"models\.a: 1 dollars have no exact price"):
         merged(own, config(models={"a": table()}))
+
+
+FEES = {"per_web_search": "0.01", "per_search_query": "0.02"}
+SEARCHED = {"models": {"b": table(**FEES, variants={"speed=fast": {"input": 2}})}}
+
+
+@pytest.mark.parametrize(
+    ("own", "kept"),
+    [
+        ({}, 30_000),
+        ({"search": {"web": "web_search_calls * 7"}}, 20_007),
+        ({"search": {"file": "search_queries * 7"}}, 10_007),
+        ({"search": {"results": "search_results * 7"}}, 30_000),
+        ({"tools": {"web_search": "9"}}, 9),
+        ({"tools": {"_default": "9"}}, 9),
+        ({"tools": {"my_function": "9"}}, 30_000),
+    ],
+)
+def test_a_search_that_the_config_prices_is_not_charged_twice(own: dict[str, Any], kept: int) -> None:
+    both = merged(config(**own), config(**SEARCHED))
+    calls = ({"name": "web_search"},)
+    for served in ({}, {"speed": "fast"}):
+        searched = cost(both, "b", web_search_calls=1, search_queries=1, tool_calls=calls, **served)
+        assert searched - cost(both, "b", **served) == kept

@@ -79,6 +79,16 @@ def test_units() -> None:
     assert cost(table, input_tokens=MILLION) == 100
 
 
+def test_searches_are_paid_beside_the_tokens() -> None:
+    table = {"input": MILLION, "output": MILLION, "per_web_search": 10, "per_search_query": 3}
+    assert cost(table, input_tokens=5, web_search_calls=2, search_queries=4) == 5 + 20 + 12
+    prices = engine({**table, "per_search_query": None})
+    parts = prices.calculate(UsageMetrics(model="m", web_search_calls=2, search_queries=4)).components
+    assert [(part.name, part.quantity, part.amount) for part in parts] == [("web_search_calls", 2, 20)]
+    # A search alone does not make a model of the default price pay.
+    assert engine({"input": MILLION}).calculate(UsageMetrics(web_search_calls=2)).total == 0
+
+
 def test_a_minute_that_no_decimal_can_divide_is_still_rounded_from_the_exact_sum() -> None:
     prices = engine({"per_audio_minute": 1})
     result = prices.calculate(UsageMetrics(model="m", audio_milliseconds=20_000))
@@ -166,6 +176,7 @@ def test_of_two_variants_with_one_condition_the_service_tier_wins_however_they_a
     [
         ({}, r"^models\.m: states no price"),
         ({"max_output_tokens": 5}, "states no price"),
+        ({"per_web_search": 5, "per_search_query": 5}, "states no price"),
         ({"output": 1}, "states 'output' but no 'input'"),
         ({"cache_read": 1}, "states 'cache_read' but no 'input'"),
         ({"per_image": 1, "output_audio": 1}, "states 'output_audio' but no 'input'"),

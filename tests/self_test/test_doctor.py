@@ -88,7 +88,8 @@ def doctor(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[
     )
 
 
-def test_the_gateway_passes_with_the_prices_of_a_file(tmp_path: Path) -> None:
+def test_the_gateway_passes_with_the_prices_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUCTO_STORE", "postgresql://nobody@localhost:1/none")  # Not what the file is tried out on.
     pricing = tmp_path / "pricing.json"
     pricing.write_text(json.dumps({"models": {"acme-*": {"unit": "usd", "input": "1", "output": "2"}}}))
     ended = doctor("--pricing", str(pricing))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -188,6 +189,40 @@ async def test_caps_that_cover_the_spend_with_its_window(shop: Shop) -> None:
         ("daily", None, shop.clock()),
         ("monthly", "house", shop.clock()),
     ]
+
+
+async def test_grants_show_what_was_held_burned_and_given_back(shop: Shop) -> None:
+    first, second = (shop.clock() + timedelta(days=days) for days in (1, 2))
+    for expires_at in (first, second):
+        await shop.manager.add_credits("alice", 50, "grant", expires_at=expires_at)
+    less = await shop.settled(60, reserved=120)
+    told = [(each.grant, each.expires_at, each.held, each.moved, each.given_back) for each in less.grants]
+    assert told == [(1, first, 50, -50, 0), (2, second, 50, -10, 40)]
+    assert (less.base, less.transaction.amount) == (0, -60)
+    more = await shop.settled(70, reserved=5)
+    assert [(each.grant, each.held, each.moved, each.given_back) for each in more.grants] == [(2, 5, -40, 0)]
+    assert more.base == -30
+    refund = await shop.manager.refund_credits(less.transaction.transaction_id, 15)
+    returned = explain(await shop.store.get_transaction(refund.transaction_id or ""))
+    assert [(each.grant, each.moved, each.held) for each in returned.grants] == [(2, 10, None), (1, 5, None)]
+
+
+async def test_a_late_call_burns_without_a_hold(shop: Shop) -> None:
+    await shop.manager.add_credits("alice", 50, "grant", expires_at=shop.clock() + timedelta(days=1))
+    late = await shop.settled(40, reserved=100, later=3_600)
+    assert [(each.moved, each.held, each.given_back) for each in late.grants] == [(-40, None, None)]
+
+
+async def test_caps_that_it_went_over_are_those_of_then(shop: Shop) -> None:
+    cap = SpendCap(user_id="alice", cap_type="daily", limit=50, action="warn")
+    await shop.manager.set_spend_cap(cap)
+    reserved = await shop.settled(10, reserved=60)
+    row = await shop.spent(45)
+    await shop.manager.remove_spend_cap("alice", "daily")
+    charged = await shop.receipt(row)
+    for receipt, spent in ((reserved, 0), (charged, 10)):
+        (found,) = receipt.caps_exceeded
+        assert (found.cap, found.action, found.spent, receipt.caps) == (cap, "warn", spent, ())
 
 
 async def test_a_teams_call_is_limited_by_the_members_cap_alone(shop: Shop) -> None:

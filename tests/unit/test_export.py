@@ -14,7 +14,7 @@ import pytest
 
 from ducto.errors import ArgumentError
 from ducto.export import COLUMNS, ExportFormat, ExportPart, export_transactions
-from ducto.models import Transaction, TransactionPage
+from ducto.models import SpendCap, Transaction, TransactionPage
 from ducto.stores.base import CreditStore
 from ducto.stores.memory import MemoryStore
 from ducto.testing.clock import ManualClock
@@ -104,6 +104,18 @@ async def test_rows_are_flat_with_the_same_columns_and_types(books: Books) -> No
     assert (charge["usage_input_tokens"], charge["usage_tool_calls"], charge["usage_speed"]) == (812, 2, None)
     assert json.loads(rows[0]["metadata"]) == {"note": "=1+1", "b": [1, {"c": None}]}
     assert (rows[0]["usage_input_tokens"], charge["metadata"]) == (None, None)
+
+
+async def test_what_is_nested_is_json_text(books: Books) -> None:
+    store = books.store
+    await store.add_credits("eve", 50, "grant", expires_at=books.clock() + timedelta(days=1))
+    await store.set_spend_cap(SpendCap(user_id="eve", cap_type="daily", limit=10, action="warn"))
+    await store.charge_credits("eve", 30)
+    added, charged = (await exported(store))[-2:]
+    assert (added["cap_warning"], added["cap_notices"]) == (None, None)
+    (delta,) = json.loads(charged["grant_deltas"])
+    assert (delta["grant"], delta["amount"], delta["expires_at"][:10]) == (1, -30, "2026-05-02")
+    assert json.loads(charged["cap_warning"])["cap"]["limit"] == 10
 
 
 async def test_json_is_one_array_of_the_lines_of_jsonl(books: Books) -> None:

@@ -122,6 +122,7 @@ ADDED_METHODS = [
     "aclose",
     "prune_reservations",
     "list_ledger",
+    "list_reservations",
     "roll_up_spend",
 ]
 

@@ -12,6 +12,8 @@ from ducto.models import (
     EventPage,
     ReapResult,
     Reservation,
+    ReservationPage,
+    ReservationState,
     SpendByModelRow,
     SpendByUserRow,
     TopUserRow,
@@ -70,6 +72,19 @@ class ReportVerbs(ManagerCore):
     async def get_reservation(self, user_id: str, reservation_id: str) -> Reservation:
         """A reservation as it stands. Raises `ReservationNotFoundError`, also for another user's."""
         return await self._read(lambda: self.store.get_reservation(user_id, reservation_id))
+
+    async def list_reservations(
+        self,
+        user_id: str | None = None,
+        *,
+        states: Sequence[ReservationState] = ("active",),
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> ReservationPage:
+        """The open reservations, or those in other `states`, by account; with `user_id` those that the user made."""
+        return await self._read(
+            lambda: self.store.list_reservations(user_id, states=states, cursor=cursor, limit=limit)
+        )
 
     async def reap_expired_reservations(self, *, limit: int = 1000) -> ReapResult:
         """End up to `limit` reservations past expiry and grace. Event for each:

@@ -22,7 +22,7 @@ from ducto.usage import UsageMetrics
 
 __all__ = ["Dependency", "RequireCredits"]
 
-logger = logging.getLogger("ducto.middleware.fastapi")
+logger: logging.Logger = logging.getLogger("ducto.middleware.fastapi")
 
 #: `Depends(function)`, or just `function`: FastAPI calls it, with whatever it depends on itself.
 Dependency = params.Depends | Callable[..., Any]

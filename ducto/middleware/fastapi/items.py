@@ -11,7 +11,7 @@ from ducto.middleware.found_usage import StreamUsage
 
 __all__ = ["metered_items"]
 
-logger = logging.getLogger("ducto.middleware.fastapi")
+logger: logging.Logger = logging.getLogger("ducto.middleware.fastapi")
 
 T = TypeVar("T")
 

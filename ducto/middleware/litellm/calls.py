@@ -25,7 +25,7 @@ from ducto.usage import UsageMetrics
 
 __all__ = ["MARK", "CallBook", "ProxiedCall", "marks_in"]
 
-logger = logging.getLogger("ducto.litellm")
+logger: logging.Logger = logging.getLogger("ducto.litellm")
 
 #: Where a call's id is kept in its metadata.
 MARK = "ducto"

@@ -29,7 +29,7 @@ from ducto.middleware.routes import Unmetered
 
 __all__ = ["DuctoHook"]
 
-logger = logging.getLogger("ducto.litellm")
+logger: logging.Logger = logging.getLogger("ducto.litellm")
 
 #: Call types in which a deployment of OpenAI's formats is called, also by LiteLLM's translations of other formats.
 _ASKED_FOR_USAGE = frozenset({"acompletion", "atext_completion"})

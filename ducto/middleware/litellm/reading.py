@@ -16,7 +16,7 @@ from ducto.middleware.sse import SSEEvent, SSEParser
 
 __all__ = ["StreamTally", "as_object", "read_answer", "read_logged_answer"]
 
-logger = logging.getLogger("ducto.litellm")
+logger: logging.Logger = logging.getLogger("ducto.litellm")
 
 #: In the place of an answer LiteLLM logs this text with the lines of a passed-through stream, if it cannot read it.
 _UNPARSED_STREAM = "cannot parse chunks to standard response object. Chunks="

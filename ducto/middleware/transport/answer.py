@@ -31,7 +31,7 @@ from ducto.supervisor import outcome
 
 __all__ = ["MeteredAnswer"]
 
-logger = logging.getLogger("ducto.middleware")
+logger: logging.Logger = logging.getLogger("ducto.middleware")
 
 
 class MeteredAnswer:

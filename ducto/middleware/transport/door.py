@@ -22,7 +22,7 @@ from ducto.middleware.transport.options import TransportOptions
 
 __all__ = ["Payer", "RefusalAnswer", "SentRequest", "TransportDoor", "answer_of"]
 
-logger = logging.getLogger("ducto.middleware")
+logger: logging.Logger = logging.getLogger("ducto.middleware")
 
 RequestT = TypeVar("RequestT")
 

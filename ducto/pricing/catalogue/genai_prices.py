@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -37,10 +38,12 @@ _RATES = {
     "audio_hours": ("per_audio_minute", 60),
     "input_audio_hours": ("per_audio_minute", 60),
 }
-#: Paid to the tool, not to the model: in a config their place is `tools` and `search`.
-_TOOL_FEES = frozenset(
-    {"web_searches_kcount", "social_searches_kcount", "storage_searches_kcount", "code_executions_kcount"}
-)
+_WEB_SEARCHES = "web_searches_kcount"
+#: Paid to the tool, not to the model. That of web searches has a rate; for the others usage has no count of their own,
+#: so that in a config their place is `tools` and `search`.
+_TOOL_FEES = frozenset({_WEB_SEARCHES, "social_searches_kcount", "storage_searches_kcount", "code_executions_kcount"})
+#: Google charges a call that searched once with these, and each query with all of its later models.
+_PER_GROUNDED_CALL = re.compile(r"gemini-[12]\b")
 #: Usage counts cached sound as sound and cached pictures as pictures, so these never have anything to price.
 _OF_CACHED_MEDIA = frozenset({"cache_audio_read_mtok", "cache_image_read_mtok"})
 _CONDITIONS = ("service_tier", "speed")
@@ -105,16 +108,17 @@ class _PriceReader:
             raise UnpriceableError("each call is billed for at least 10 seconds")
         changes = self._check_dates(model)
         prices = model.get_prices(self._noon)
-        rates = self._rates(prices)
+        search_rate = _search_rate(provider, model)
+        rates = self._rates(prices, search_rate)
         notes = [
             *(ModelNote(name, change) for change in changes),
             *(
                 tool_fee_note(name, f"{fee} = {price} dollars for 1,000")
                 for fee, price in _stated(prices).items()
-                if fee in _TOOL_FEES
+                if fee in _TOOL_FEES and (fee != _WEB_SEARCHES or search_rate is None)
             ),
         ]
-        return rate_table(rates, variants=dict(self._variants(model, rates))), notes
+        return rate_table(rates, variants=dict(self._variants(model, rates, search_rate))), notes
 
     def _check_dates(self, model: ModelInfo) -> list[str]:
         """Refuse a price that changes with the hour; tell of one that is to change."""
@@ -135,7 +139,9 @@ class _PriceReader:
                 raise UnpriceableError("its price depends on the time of the day")
         return notes
 
-    def _variants(self, model: ModelInfo, standard: TieredRates) -> Iterator[tuple[str, TieredRates]]:
+    def _variants(
+        self, model: ModelInfo, standard: TieredRates, search_rate: str | None
+    ) -> Iterator[tuple[str, TieredRates]]:
         """The rates under each way of being served that has its own."""
         values: dict[str, dict[str, None]] = {condition: {} for condition in _CONDITIONS}
         for variant in model.price_variants or ():
@@ -150,19 +156,21 @@ class _PriceReader:
                 context = _context(tier, speed)
                 if not context:
                     continue
-                rates = self._rates(model.get_prices(self._noon, context))
+                rates = self._rates(model.get_prices(self._noon, context), search_rate)
                 # One with both conditions is always stated, lest one of them alone decide.
                 if rates != standard or len(context) == len(_CONDITIONS):
                     yield ",".join(f"{condition}={value}" for condition, value in context.items()), rates
 
-    def _rates(self, prices: ModelPrice) -> TieredRates:
+    def _rates(self, prices: ModelPrice, search_rate: str | None) -> TieredRates:
+        """`search_rate` is the rate that the fee of web searches is, `None` where it is none."""
+        places = _RATES if search_rate is None else {**_RATES, _WEB_SEARCHES: (search_rate, 1_000)}
         stated: dict[str, Any] = {}
         for name, price in _stated(prices).items():
-            if name in _TOOL_FEES or name in _OF_CACHED_MEDIA:
+            if name in _OF_CACHED_MEDIA or (name in _TOOL_FEES and name not in places):
                 continue
-            if name not in _RATES:
+            if name not in places:
                 raise UnpriceableError(f"its price {name!r} has no place in a rate table")
-            rate, units = _RATES[name]
+            rate, units = places[name]
             if rate in stated and stated[rate][0] != price:
                 raise UnpriceableError("recorded and other sound have different prices")
             stated[rate] = (price, units)
@@ -183,6 +191,16 @@ class _PriceReader:
             if threshold is not None and tier.start <= threshold:
                 value = tier.price
         return value
+
+
+def _search_rate(provider: Provider, model: ModelInfo) -> str | None:
+    """The rate that the fee of web searches is; `None` where the fee depends on what usage does not tell."""
+    for variant in model.price_variants or ():
+        if _WEB_SEARCHES in _stated(variant.prices) and not variant.when.keys() <= {*_CONDITIONS, _BATCH}:
+            return None
+    if provider.id == "google" and model.id.startswith("gemini") and not _PER_GROUNDED_CALL.match(model.id):
+        return "per_search_query"
+    return "per_web_search"
 
 
 def _context(tier: str | None, speed: str | None) -> dict[str, str]:

@@ -13,6 +13,7 @@ from decimal import ROUND_DOWN, Context, Decimal
 from typing import Any, NamedTuple
 
 from ducto.models.pricing import RateTable
+from ducto.pricing.buckets import SEARCH_RATES
 from ducto.pricing.catalogue.sources import UnpriceableError
 from ducto.pricing.catalogue.tables import TieredRates, rate_table
 
@@ -46,6 +47,10 @@ _SERVICES = {
     "ultrafast": "ultrafast",
 }
 
+#: What a web search costs, by the size of what it brings in; where all sizes cost the same, that is a rate.
+_WEB_SEARCH = "search_context_cost_per_query"
+#: The first words of the providers whose searches LiteLLM counts by rules of its own that usage does not tell.
+_OWN_SEARCHES = ("perplexity", "groq", "xai")
 #: Paid to the tool, not to the model: in a config their place is `tools` and `search`.
 _TOOL_FEES = re.compile(r"search_context_|google_maps_|file_search_|code_interpreter_|vector_store_|computer_use_")
 #: Prices that no metered call has anything for. Cached sound counts as sound; a batch is not a call; DBUs repeat the
@@ -82,8 +87,29 @@ class _Where(NamedTuple):
 
 
 def tool_fees(entry: Mapping[str, Any]) -> list[str]:
-    """The fees of hosted tools in an entry, as text."""
-    return [f"{key} = {_amounts(value)} dollars" for key, value in entry.items() if _TOOL_FEES.match(key) and value]
+    """The fees of hosted tools in an entry that its rate table does not have, as text."""
+    imported = {_WEB_SEARCH} if _search_fee(entry) else set()
+    return [
+        f"{key} = {_amounts(value)} dollars"
+        for key, value in entry.items()
+        if _TOOL_FEES.match(key) and value and key not in imported
+    ]
+
+
+def _search_fee(entry: Mapping[str, Any]) -> dict[str, Decimal]:
+    """What a web search costs, as a rate; nothing where no rate can say it.
+
+    Google charges a call that searched, or each query, which the entry says; all others charge each search.
+    """
+    sizes = entry.get(_WEB_SEARCH)
+    provider = str(entry.get("litellm_provider"))
+    if not isinstance(sizes, Mapping) or not sizes or provider.startswith(_OWN_SEARCHES):
+        return {}
+    fees = {_number(_WEB_SEARCH, fee) for fee in sizes.values()}
+    if len(fees) != 1 or not any(fees):
+        return {}
+    per_query = entry.get("web_search_billing_unit") == "per_query"
+    return {"per_search_query" if per_query else "per_web_search": fees.pop()}
 
 
 def _amounts(value: Any) -> str:
@@ -110,7 +136,7 @@ class _Prices:
         self._provider = entry.get("litellm_provider")
         self._mode = entry.get("mode")
         self._found: dict[_Where, Decimal] = {}
-        self._units: dict[str, Decimal] = {}
+        self._units: dict[str, Decimal] = _search_fee(entry)
         for key, value in entry.items():
             if ("cost" in key or "pric" in key) and value is not None and not isinstance(value, bool):
                 self._read(key, value)
@@ -228,7 +254,7 @@ class _Prices:
                 flat.pop("reasoning", None)
             elif (output := self._at("output", 0, None)) is not None:
                 flat["output"] = output
-            ranges[int(start)] = {**flat, **stated}
+            ranges[int(start)] = {**flat, **stated, **self._units}
         return TieredRates(ranges.pop(0, {}), ranges)
 
 
@@ -250,7 +276,8 @@ def _with_pictures(rates: Mapping[str, Decimal]) -> dict[str, Decimal]:
 
 def _times(rates: TieredRates, factor: Decimal) -> TieredRates:
     def multiplied(each: Mapping[str, Decimal]) -> dict[str, Decimal]:
-        return {rate: _EXACT.multiply(price, factor) for rate, price in each.items()}
+        # A search costs the same however quickly the model answers.
+        return {rate: price if rate in SEARCH_RATES else _EXACT.multiply(price, factor) for rate, price in each.items()}
 
     return TieredRates(multiplied(rates.base), {above: multiplied(each) for above, each in rates.tiers.items()})
 

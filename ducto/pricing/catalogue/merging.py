@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -10,10 +10,16 @@ from typing import Any
 from ducto.errors import PricingConfigError
 from ducto.models.pricing import PricingConfigData, Rates, RateTable
 from ducto.pricing.breakdown import exact_decimal
+from ducto.pricing.buckets import SEARCH_COUNTS, SEARCH_RATES
 from ducto.pricing.catalogue.sources import ImportedPrices
 from ducto.pricing.config import parse_pricing
+from ducto.pricing.expression import Expression
+from ducto.pricing.resolution import DEFAULT
 
 __all__ = ["merged"]
+
+#: Entries of `tools` by which a search that the provider ran is charged: the names that usage gives it, and any.
+_SEARCH_TOOLS = frozenset({"web_search", "google_search", DEFAULT})
 
 
 def merged(config: PricingConfigData, imported: ImportedPrices | PricingConfigData) -> PricingConfigData:
@@ -22,7 +28,9 @@ def merged(config: PricingConfigData, imported: ImportedPrices | PricingConfigDa
     A name that `config` uses as an alias stays that alias. A table that had `max_output_tokens` keeps it where the
     imported one states none, so that one list can bring the prices and another the limits. `markup` and
     `credits_per_usd` are those of `config` if any of its prices is in dollars; the imported rates are then scaled so
-    that they cost what they cost in `imported`. Raises `PricingConfigError` where that gives no exact price.
+    that they cost what they cost in `imported`. What a search costs is left out of imported tables where `search` or
+    `tools` of `config` have a price for it, lest both be charged. Raises `PricingConfigError` where that gives no
+    exact price.
     """
     prices = imported.config if isinstance(imported, ImportedPrices) else imported
     factor = Fraction(1)
@@ -31,10 +39,12 @@ def merged(config: PricingConfigData, imported: ImportedPrices | PricingConfigDa
         factor = _credits_per_dollar(prices) / _credits_per_dollar(config)
     else:
         money = {"markup": prices.markup, "credits_per_usd": prices.credits_per_usd}
+    priced_apart = _searches_priced_apart(config)
     models: dict[str, object] = dict(config.models)
     for name, price in prices.models.items():
         if name not in config.aliases:
-            models[name] = _laid_over(config.models.get(name), _scaled(name, price, factor))
+            own = _without_searches(price, priced_apart)
+            models[name] = _laid_over(config.models.get(name), _scaled(name, own, factor))
     # An alias of the import gives way to any name of the config; one that lost its model would lead to another.
     aliases = {
         alias: name
@@ -58,6 +68,26 @@ def _laid_over(old: str | RateTable | None, new: str | RateTable) -> str | RateT
     if isinstance(old, RateTable) and isinstance(new, RateTable) and new.max_output_tokens is None:
         return new.model_copy(update={"max_output_tokens": old.max_output_tokens})
     return new
+
+
+def _searches_priced_apart(config: PricingConfigData) -> frozenset[str]:
+    """The rates of searches that `search` and `tools` of the config have a price for."""
+    if not config.tools.keys().isdisjoint(_SEARCH_TOOLS):
+        return frozenset(SEARCH_RATES)
+    counted = {name for text in config.search.values() for name in Expression(text).names}
+    return frozenset(rate for rate, count in zip(SEARCH_RATES, SEARCH_COUNTS, strict=True) if count in counted)
+
+
+def _without_searches(price: str | RateTable, priced_apart: Collection[str]) -> str | RateTable:
+    if not priced_apart or not isinstance(price, RateTable):
+        return price
+    nothing = dict.fromkeys(priced_apart)
+
+    def cleared(rates: Any) -> dict[str, Any]:
+        return {**nothing, "tiers": tuple(tier.model_copy(update=nothing) for tier in rates.tiers)}
+
+    variants = {key: own.model_copy(update=cleared(own)) for key, own in price.variants.items()}
+    return price.model_copy(update={**cleared(price), "variants": variants})
 
 
 def _scaled(name: str, price: str | RateTable, factor: Fraction) -> str | RateTable:

@@ -43,7 +43,7 @@ class ImportedPrices:
 
     `label` names the source, its version and its date, for the version of the config that is published.
     `skipped` are the models that were asked for and that a config cannot price as their source does. `notes` are on
-    models that were imported: what their source charges beside tokens, and prices that are announced to change.
+    models that were imported: fees of their source that no rate can say, and prices that are announced to change.
     """
 
     config: PricingConfigData
@@ -53,7 +53,7 @@ class ImportedPrices:
 
 
 def tool_fee_note(model: str, fee: str) -> ModelNote:
-    """The note on a fee that is paid to a tool, not to the model."""
+    """The note on a fee of a hosted tool that a rate table cannot say."""
     return ModelNote(model, f"not imported: {fee}, a fee of a hosted tool; price it under `tools` or `search`")
 
 

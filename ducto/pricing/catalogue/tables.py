@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ducto.errors import PricingConfigError
 from ducto.models.pricing import MAX_PRICE_DECIMALS, RateTable
 from ducto.pricing.breakdown import exact_decimal
-from ducto.pricing.buckets import PARENTS
+from ducto.pricing.buckets import PARENTS, SEARCH_RATES
 from ducto.pricing.catalogue.sources import UnpriceableError
 from ducto.pricing.config import validation_message
 from ducto.pricing.rate_tables import compile_table
@@ -29,7 +29,9 @@ class TieredRates:
 
     @property
     def are_all_zero(self) -> bool:
-        return not any(rate for rates in (self.base, *self.tiers.values()) for rate in rates.values())
+        """Whether the model itself is free; what a search costs beside it says nothing of that."""
+        rows = (self.base, *self.tiers.values())
+        return not any(rate for rates in rows for name, rate in rates.items() if name not in SEARCH_RATES)
 
 
 def exact_quotient(price: Decimal, divisor: int) -> Decimal:
@@ -53,7 +55,7 @@ def rate_table(
     A variant states all of its rates, so that none of the table's shows through. Raises `UnpriceableError` where the
     rates make no valid table.
     """
-    if not rates.base:
+    if not rates.base.keys() - set(SEARCH_RATES):
         raise UnpriceableError("the source states no price for it")
     if all(each.are_all_zero for each in (rates, *(variants or {}).values())):
         raise UnpriceableError("the source states no price above 0; add it by hand if it is meant to be free")

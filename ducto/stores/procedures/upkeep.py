@@ -1,11 +1,13 @@
-"""What is done now and then over all accounts: sweep, reap, prune, audit; and the probe."""
+"""What is done now and then over all accounts: listing holds, sweep, reap, prune, audit; and the probe."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ducto import arguments
-from ducto.models import ReapResult, SweepResult, VerifyFault, VerifyResult
+from ducto.models import ReapResult, ReservationPage, ReservationState, SweepResult, VerifyFault, VerifyResult
+from ducto.stores.procedures.balances import check_cursor
 from ducto.stores.procedures.calling import ProcedureCaller, without_minted_key
 
 __all__ = ["UpkeepProcedures"]
@@ -21,6 +23,22 @@ class UpkeepProcedures(ProcedureCaller):
 
     async def ping(self) -> None:
         await self._json("ducto_ping", {})
+
+    async def list_reservations(
+        self,
+        user_id: str | None = None,
+        *,
+        states: Sequence[ReservationState] = ("active",),
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> ReservationPage:
+        arguments.check_int(limit, minimum=1, maximum=1000, name="limit")
+        arguments.check_optional_id(user_id, name="user_id")
+        wanted = arguments.check_states(states)
+        check_cursor(cursor)
+        asked = {"p_user_id": user_id, "p_states": list(wanted), "p_cursor": cursor, "p_limit": limit}
+        page = await self._read(ReservationPage, "ducto_list_reservations", asked, long=True)
+        return page.model_copy(update={"reservations": tuple(without_minted_key(each) for each in page.reservations)})
 
     async def sweep_expired_credits(self, dry_run: bool = False) -> SweepResult:
         accounts = grants = amount = 0

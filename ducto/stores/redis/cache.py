@@ -25,7 +25,7 @@ from ducto.stores.redis.values import SKEW, CachedRead, Moment, milliseconds
 
 __all__ = ["HOLD_SECONDS", "AccountCache"]
 
-logger = logging.getLogger("ducto.stores.redis")
+logger: logging.Logger = logging.getLogger("ducto.stores.redis")
 
 Kept = TypeVar("Kept", bound=Row)
 Value = TypeVar("Value")

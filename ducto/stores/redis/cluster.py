@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterRoutes"]
 
-logger = logging.getLogger("ducto.stores.redis")
+logger: logging.Logger = logging.getLogger("ducto.stores.redis")
 
 
 class ClusterRoutes:

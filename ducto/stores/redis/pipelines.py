@@ -24,7 +24,7 @@ from ducto.stores.redis.wire import packed
 
 __all__ = ["RedisPipelines"]
 
-logger = logging.getLogger("ducto.stores.redis")
+logger: logging.Logger = logging.getLogger("ducto.stores.redis")
 
 _MAX_COMMANDS = 256
 #: A timer that is later than this was held up by this process: Redis is not to blame, its answer may be here already.

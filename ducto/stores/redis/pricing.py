@@ -21,7 +21,7 @@ from ducto.stores.redis.shared_reads import SharedField, SharedReads
 
 __all__ = ["RedisPricing"]
 
-logger = logging.getLogger("ducto.stores.redis")
+logger: logging.Logger = logging.getLogger("ducto.stores.redis")
 
 #: With the manager's half second between two polls, a publish that nobody announces is seen within a second.
 _MAX_AGE_SECONDS = 0.3

@@ -23,7 +23,7 @@ from ducto.stores.redis.tokens import Tokens
 
 __all__ = ["Found", "SharedField", "SharedReads"]
 
-logger = logging.getLogger("ducto.stores.redis")
+logger: logging.Logger = logging.getLogger("ducto.stores.redis")
 
 V = TypeVar("V")
 

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -90,16 +89,15 @@ def start_litellm(
 def _wait_until_ready(url: str, process: ChildProcess) -> None:
     # Never through a proxy of the environment: it is on loopback.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
+
+    def ready() -> bool:
         try:
             with opener.open(f"{url}/health/liveliness", timeout=5):
-                return
+                return True
         except OSError:
-            pass
-        if not process.running or time.monotonic() > deadline:
-            raise ConfigError(f"The LiteLLM proxy did not start: {process.log_tail()}")
-        time.sleep(0.1)
+            return False
+
+    process.wait_until(ready, name="The LiteLLM proxy", seconds=_START_SECONDS, pause_seconds=0.1)
 
 
 @functools.cache

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Literal
 
@@ -93,7 +92,10 @@ class PostgresServer:
             stop_signal=signal.SIGINT,
             cwd=self._folder,
         )
-        self._wait_until_ready()
+        ready = [str(self.binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
+        self._process.wait_until(
+            lambda: subprocess.run(ready, check=False).returncode == 0, name="Postgres", seconds=_START_SECONDS
+        )
 
     def stop(self) -> None:
         """Stop the server and remove its folder. Harmless when repeated, and for a server that is not ours."""
@@ -124,17 +126,6 @@ class PostgresServer:
         )
         if done.returncode != 0:
             raise ConfigError(f"initdb failed: {done.stderr[-1000:]}")
-
-    def _wait_until_ready(self) -> None:
-        assert self.binaries is not None
-        deadline = time.monotonic() + _START_SECONDS
-        ready = [str(self.binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
-        while subprocess.run(ready, check=False).returncode != 0:
-            if not self.process.running or time.monotonic() > deadline:
-                tail = self.process.log_tail()
-                self.process.stop()
-                raise ConfigError(f"Postgres did not start: {tail}")
-            time.sleep(0.05)
 
 
 def postgres_binaries(version: Version) -> Path:

@@ -124,13 +124,7 @@ def start_postgrest(database: Database, *, pool_size: int = 10) -> Iterator[Post
 def _wait_until_ready(url: str, process: ChildProcess) -> None:
     # Never through a proxy of the environment: it is on loopback.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        if _answers(opener, url):
-            return
-        if not process.running or time.monotonic() > deadline:
-            raise ConfigError(f"PostgREST did not start: {process.log_tail()}")
-        time.sleep(0.05)
+    process.wait_until(lambda: _answers(opener, url), name="PostgREST", seconds=_START_SECONDS)
 
 
 def _answers(opener: urllib.request.OpenerDirector, url: str) -> bool:

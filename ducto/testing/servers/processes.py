@@ -12,7 +12,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+from ducto.errors import ConfigError
 
 __all__ = ["ChildProcess", "free_port", "give_to_server_user", "server_user"]
 
@@ -121,6 +124,15 @@ class ChildProcess:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Killed, but still there after {timeout_seconds} s: {sorted(alive)}")
             time.sleep(0.01)
+
+    def wait_until(self, ready: Callable[[], bool], *, name: str, seconds: float, pause_seconds: float = 0.05) -> None:
+        """Wait until it is `ready`. Raises `ConfigError`, with the end of its log, where it ends or is late."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if not self.running or time.monotonic() > deadline:
+                self.stop()
+                raise ConfigError(f"{name} did not start: {self.log_tail()}")
+            time.sleep(pause_seconds)
 
     def stop(self, *, timeout_seconds: float = 10.0) -> None:
         """End it in order, by force if it does not. Harmless when repeated."""

@@ -121,7 +121,7 @@ class RedisServer:
             stop_signal=signal.SIGTERM,
             cwd=folder,
         )
-        self._wait_until_ready()
+        self._process.wait_until(self._answers, name="Redis", seconds=_START_SECONDS, pause_seconds=0.02)
 
     def stop(self) -> None:
         """Stop the server and remove its folder. Harmless when repeated, and for a server that is not ours."""
@@ -164,17 +164,12 @@ class RedisServer:
             give_to_server_user(self._folder)
         return self._folder
 
-    def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            with contextlib.suppress(redis.RedisError):
-                self.execute("PING")
-                return
-            if not self.process.running or time.monotonic() > deadline:
-                tail = self.process.log_tail()
-                self.process.stop()
-                raise ConfigError(f"Redis did not start: {tail}")
-            time.sleep(0.02)
+    def _answers(self) -> bool:
+        try:
+            self.execute("PING")
+        except redis.RedisError:
+            return False
+        return True
 
 
 @functools.cache
