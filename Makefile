@@ -4,11 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 TEST_WORKERS ?= 2
 
-<<<<<<< HEAD
-.PHONY: help install run gateway test test-fast faults faults-long lint types bench wheel clean
-=======
-.PHONY: help install run gateway test test-fast lint types bench docs wheel clean
->>>>>>> main
+.PHONY: help install run gateway test test-fast faults faults-long lint types bench docs wheel clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
