@@ -2,5 +2,5 @@
 
 create or replace function public.ducto_ping() returns jsonb
 language sql stable security definer set search_path = '' set jit = off as $$
-    select '{"schema_version": 12}'::jsonb
+    select '{"schema_version": 13}'::jsonb
 $$;
