@@ -11,12 +11,10 @@ Run it with `python -m benchmarks.redis`.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import json
 import random
-import statistics
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,6 +24,7 @@ import asyncpg  # type: ignore[import-untyped]
 import httpx
 import redis.asyncio
 
+from benchmarks.figures import Comparison, Effort, Figure, Section, about, compare, figure, run_alone
 from ducto.gateway import Upstream, build_gateway
 from ducto.manager import CreditManager
 from ducto.middleware import AnswerCache, RedisAnswers
@@ -47,6 +46,9 @@ WATCHING_USERS = 20
 ROUNDS = 5
 
 AIM_TIME = 1.5
+PEER = "GET by redis-py"
+#: Calls a second of each round, by name and number of callers.
+Speeds = dict[tuple[str, int], list[float]]
 
 REQUESTS = 1000
 CONCURRENT = 16
@@ -95,8 +97,11 @@ async def per_second(call: Callable[[int], Awaitable[object]], *, callers: int, 
     return done / (time.perf_counter() - begun)
 
 
-async def speeds(database: Database, url: str, *, seconds: float) -> dict[str, float]:
-    """Calls a second by name and number of callers: medians of rounds in which all take turns."""
+async def speeds(database: Database, url: str, *, seconds: float, rounds: int) -> tuple[Speeds, float]:
+    """Calls a second in each round, by name and number of callers; and the share that did without Redis.
+
+    In a round all take turns.
+    """
     raw = redis.asyncio.Redis.from_url(url, max_connections=max(CALLERS))
     async with RedisCacheStore(PostgresStore(database.url), url, owns_inner=True) as store, raw:
         await raw.set("bench", json.dumps({"balance": 10**9}))
@@ -106,20 +111,20 @@ async def speeds(database: Database, url: str, *, seconds: float) -> dict[str, f
             assert answer.error == "insufficient_credits", answer
 
         kinds: dict[str, Callable[[int], Awaitable[object]]] = {
-            "GET by redis-py": lambda number: raw.get("bench"),
+            PEER: lambda number: raw.get("bench"),
             "get_balance": lambda number: store.get_balance(f"user{number % USERS}"),
             "refused reserve": refused,
         }
-        found: dict[str, float] = {}
+        found: Speeds = {}
         for callers in CALLERS:
             measured: dict[str, list[float]] = {name: [] for name in kinds}
-            for _, (name, call) in itertools.product(range(ROUNDS + 1), kinds.items()):
-                measured[name].append(await per_second(call, callers=callers, seconds=seconds / ROUNDS))
+            for _, (name, call) in itertools.product(range(rounds + 1), kinds.items()):
+                measured[name].append(await per_second(call, callers=callers, seconds=seconds / rounds))
             for name, figures in measured.items():
-                found[f"{name}, {callers}"] = statistics.median(figures[1:])  # The first round warms up.
+                found[name, callers] = figures[1:]  # The first round warms up.
         counted = store.counters
-        found["done without Redis"] = counted.fallbacks / (counted.hits + counted.misses + counted.refusals)
-    return found
+        without_redis = counted.fallbacks / (counted.hits + counted.misses + counted.refusals)
+    return found, without_redis
 
 
 async def asked(database: Database) -> Counter[str]:
@@ -197,48 +202,59 @@ async def load(*, url: str | None) -> Counter[str]:
         return await asked(database) - before
 
 
-async def measure(*, seconds: float = 3.0) -> dict[str, float]:
-    """All figures by name."""
+async def _measure(effort: Effort) -> Section:
     with start_redis() as server:
         async with bench_database() as database:
-            found = await speeds(database, server.url, seconds=seconds)
-        for name, calls in (await load(url=None)).items():
-            found[f"without: {name}"] = calls
-        for name, calls in (await load(url=server.url)).items():
-            found[f"with: {name}"] = calls
-    return found
-
-
-def report(found: dict[str, float]) -> list[str]:
-    """The figures, and how each stands to its aim."""
-    lines = [f"{'':<18}{'callers':>8}{'a second':>10}{'time / GET':>12}"]
+            found, without_redis = await speeds(
+                database, server.url, seconds=effort.seconds, rounds=1 if effort.quick else ROUNDS
+            )
+        asked_alone = await load(url=None)
+        asked_behind = await load(url=server.url)
+    compared: list[Comparison] = []
     for callers in CALLERS:
-        peer = found[f"GET by redis-py, {callers}"]
-        for name in ("GET by redis-py", "get_balance", "refused reserve"):
-            figure = found[f"{name}, {callers}"]
-            missed = "  MISSED" if peer / figure > AIM_TIME else ""
-            aim = "" if name.startswith("GET") else f"{peer / figure:>12.2f}  aim <= {AIM_TIME}{missed}"
-            lines.append(f"{name:<18}{callers:>8}{figure:>10.0f}{aim}")
-    lines.append(f"of all these, {found['done without Redis']:.2%} did without Redis: its 50 ms had passed")
-    without, fronted = (
-        Counter({name.removeprefix(kind): count for name, count in found.items() if name.startswith(kind)})
-        for kind in ("without: ", "with: ")
-    )
+        times = {
+            name: figure(
+                f"{name}, {callers} callers", [callers / each * 1e6 for each in found[name, callers]], unit="us"
+            )
+            for name in (PEER, "get_balance", "refused reserve")
+        }
+        for name, ours in times.items():
+            if name != PEER:
+                what = f"RedisCacheStore hit: {ours.name}"
+                compared.append(compare(what, ours, times[PEER], aim=AIM_TIME, better="lower", paired=True))
     mix = ", ".join(f"{share} {kind}" for kind, share in MIX.items())
-    lines.append(f"queries to Postgres for 1,000 requests, {CONCURRENT} at a time ({mix}):")
-    for name in [*sorted(without | fronted, key=lambda name: -without[name]), None]:
-        before, after = (count.total() if name is None else count[name] for count in (without, fronted))
-        lines.append(f"{name or 'in all':<26}{before:>8.0f} without Redis{after:>8.0f} with it")
-    lines.append(f"taken off Postgres: {1 - fronted.total() / without.total():.0%}")
-    return lines
+    return Section(
+        "Redis before Postgres",
+        about(__doc__),
+        compared,
+        _taken_off(asked_alone, asked_behind),
+        [
+            f"Of all these hits {without_redis:.2%} did without Redis, because its 50 ms had passed.",
+            f"The {REQUESTS:,} requests came {CONCURRENT} at a time: {mix}.",
+        ],
+    )
+
+
+def _taken_off(alone: Counter[str], behind: Counter[str]) -> list[Figure]:
+    """What Postgres was asked without Redis and with it, by function."""
+    figures = []
+    for name in sorted(alone | behind, key=lambda name: -alone[name]):
+        for asked_for, kind in ((alone, "without Redis"), (behind, "with it")):
+            figures.append(
+                figure(f"queries to Postgres for {REQUESTS:,} requests: {name}, {kind}", asked_for[name], unit="calls")
+            )
+    figures.append(figure("taken off Postgres", 100 * (1 - behind.total() / alone.total()), unit="%"))
+    return figures
+
+
+def measure(effort: Effort) -> Section:
+    """The time of a hit beside a raw `GET`, and what Redis takes off Postgres."""
+    return asyncio.run(_measure(effort))
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long each figure is measured")
-    chosen = parser.parse_args()
-    print("\n".join(report(asyncio.run(measure(seconds=chosen.seconds)))))
+    run_alone(measure, description=__doc__)
 
 
 if __name__ == "__main__":

@@ -1,35 +1,38 @@
-"""Metering of language-model calls with prepaid credits: reserve before the call, deduct after it, exactly once."""
+"""Metering of language-model calls with prepaid credits: reserve before the call, deduct after it, exactly once.
+
+Every name below loads when it is asked for, so that `import ducto` costs next to nothing and nobody pays for a part
+that is not used.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ducto.context import acting_as
-from ducto.errors import (
-    ArgumentError,
-    ConfigError,
-    CreditError,
-    DuctoError,
-    InsufficientCreditsError,
-    PricingError,
-    StoreError,
-    UnknownModelError,
-)
-from ducto.events import Event
-from ducto.journal import SettleJournal
-from ducto.manager import CreditManager, FailOpen
-from ducto.meter import MeteredCall
-from ducto.models import CreditMetadata, PlanDefinition, PricingConfigData, RateTable, SpendCap
-from ducto.pricing import PricingEngine, evaluate_expression, validate_expression
-from ducto.stores.base import CreditStore
-from ducto.stores.memory import MemoryStore
-from ducto.usage import ToolCall, UsageMetrics
-
 if TYPE_CHECKING:
+    from ducto.context import acting_as
+    from ducto.errors import (
+        ArgumentError,
+        ConfigError,
+        CreditError,
+        DuctoError,
+        InsufficientCreditsError,
+        PricingError,
+        StoreError,
+        UnknownModelError,
+    )
+    from ducto.events import Event
     from ducto.gateway import build_gateway
+    from ducto.journal import SettleJournal
+    from ducto.manager import CreditManager, FailOpen
+    from ducto.meter import MeteredCall
     from ducto.middleware.asgi import MeteringMiddleware
     from ducto.middleware.decorator import metered
+    from ducto.models import CreditMetadata, PlanDefinition, PricingConfigData, RateTable, SpendCap
+    from ducto.pricing import PricingEngine, evaluate_expression, validate_expression
+    from ducto.stores.base import CreditStore
+    from ducto.stores.memory import MemoryStore
+    from ducto.usage import ToolCall, UsageMetrics
 
 __all__ = [
     "ArgumentError",
@@ -63,18 +66,45 @@ __all__ = [
     "validate_expression",
 ]
 
-#: The doors load when they are asked for: who uses one of them does not pay for the others.
-_DOORS = {
+#: Where each name comes from, as the imports above say it to type checkers.
+_MODULES = {
+    "ArgumentError": "ducto.errors",
+    "ConfigError": "ducto.errors",
+    "CreditError": "ducto.errors",
+    "CreditManager": "ducto.manager",
+    "CreditMetadata": "ducto.models",
+    "CreditStore": "ducto.stores.base",
+    "DuctoError": "ducto.errors",
+    "Event": "ducto.events",
+    "FailOpen": "ducto.manager",
+    "InsufficientCreditsError": "ducto.errors",
+    "MemoryStore": "ducto.stores.memory",
+    "MeteredCall": "ducto.meter",
     "MeteringMiddleware": "ducto.middleware.asgi",
+    "PlanDefinition": "ducto.models",
+    "PricingConfigData": "ducto.models",
+    "PricingEngine": "ducto.pricing",
+    "PricingError": "ducto.errors",
+    "RateTable": "ducto.models",
+    "SettleJournal": "ducto.journal",
+    "SpendCap": "ducto.models",
+    "StoreError": "ducto.errors",
+    "ToolCall": "ducto.usage",
+    "UnknownModelError": "ducto.errors",
+    "UsageMetrics": "ducto.usage",
+    "acting_as": "ducto.context",
     "build_gateway": "ducto.gateway",
+    "evaluate_expression": "ducto.pricing",
     "metered": "ducto.middleware.decorator",
+    "validate_expression": "ducto.pricing",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _DOORS:
-        return getattr(import_module(_DOORS[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)  # Found without this function next time.
+    return value
 
 
 def __dir__() -> list[str]:

@@ -73,7 +73,7 @@ def check_id(value: object, *, name: str = "user_id", max_bytes: int = MAX_ID_BY
     if not isinstance(value, str):
         raise ArgumentError(f"{name} must be a str, not {type(value).__name__}.")
     # The common case, decided by C code alone.
-    if value.isascii() and value.isprintable() and 0 < len(value) <= max_bytes and " " not in (value[0], value[-1]):
+    if value.isascii() and value.isprintable() and 0 < len(value) <= max_bytes and value.strip() == value:
         return
     if not value:
         raise ArgumentError(f"{name} must not be empty.")

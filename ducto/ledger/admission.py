@@ -25,26 +25,16 @@ from ducto.usage import MAX_AMOUNT
 
 __all__ = [
     "Admission",
-    "Party",
     "account_of",
     "admit",
     "allowance_left",
     "check_debt",
     "check_funds",
-    "party_of",
+    "member_of",
     "plan_for",
     "plan_of",
     "short_of_credits",
 ]
-
-
-class Party(NamedTuple):
-    """Who spends: the account that pays, the user who acts, and the member's standing where a team pays."""
-
-    account: Account
-    user_id: str
-    acting: str
-    member: Member | None
 
 
 class Admission(NamedTuple):
@@ -66,14 +56,14 @@ def account_of(book: Book, user_id: str, team_id: str | None) -> tuple[Account, 
     return team, user_id
 
 
-def party_of(work: Account, user_id: str) -> Party:
-    """The party on the account as it stands; raises `NotAMemberError` for a team that the user is not in."""
+def member_of(work: Account, user_id: str) -> Member | None:
+    """Who acts on a team's account as it stands, else `None`; raises `NotAMemberError` for one who is not in it."""
     if work.kind == "user":
-        return Party(work, user_id, "", None)
+        return None
     member = work.members.get(user_id)
     if member is None or not member.is_member:
         raise NotAMemberError(f"{user_id!r} is not a member of the team {work.id!r}.")
-    return Party(work, user_id, user_id, member)
+    return member
 
 
 def plan_of(book: Book, account: Account) -> PlanDefinition | None:
@@ -86,9 +76,9 @@ def plan_of(book: Book, account: Account) -> PlanDefinition | None:
     return None if plan_id is None else book.plans.get(plan_id)
 
 
-def plan_for(book: Book, party: Party) -> PlanDefinition | None:
+def plan_for(book: Book, account: Account, member: Member | None) -> PlanDefinition | None:
     """Price, features, allowance and concurrency follow the plan of who acts, also where a team pays."""
-    return plan_of(book, party.account if party.member is None else book.user(party.user_id))
+    return plan_of(book, account if member is None else book.user(member.user_id))
 
 
 def allowance_left(account: Account, plan: PlanDefinition | None, month: int) -> int:
@@ -101,10 +91,10 @@ def allowance_left(account: Account, plan: PlanDefinition | None, month: int) ->
 
 def admit(
     book: Book,
-    party: Party,
+    account: Account,
+    member: Member | None,
     now: datetime,
     amount: int,
-    *,
     min_balance: int,
     model: str | None,
     feature: str | None,
@@ -113,10 +103,10 @@ def admit(
 ) -> Admission:
     """Check that `amount` may be spent now and say how it is paid; raise the refusal where it may not.
 
+    `member` is who acts where a team pays, else `None`, as from `member_of`.
     `counts_as_open` asks for a place among the open reservations as well.
     """
-    account, _, _, member = party
-    plan = plan_for(book, party)
+    plan = plan_for(book, account, member) if book.plans else None
     if feature is not None and (plan is None or feature not in plan.features):
         named = "no plan" if plan is None else f"the plan {plan.id!r}"
         raise FeatureNotEntitledError(
@@ -142,7 +132,7 @@ def admit(
 
 def check_funds(account: Account, money: int, floor: int) -> None:
     """Raise `InsufficientCreditsError` unless `floor` stays available when `money` is gone."""
-    free = account.free
+    free = account.balance - account.held
     if free - money < floor:
         raise short_of_credits(money, free, account.balance, floor)
 

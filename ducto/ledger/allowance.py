@@ -6,13 +6,12 @@ from datetime import datetime
 
 from ducto import arguments
 from ducto.errors import PlanNotFoundError
-from ducto.ledger.admission import Party, allowance_left, plan_of
+from ducto.ledger.admission import allowance_left, plan_of
 from ducto.ledger.cap_counters import check_room
 from ducto.ledger.due import begin, commit, stable_until, time_for
 from ducto.ledger.keys import recall, remember
-from ducto.ledger.movement import Deltas
-from ducto.ledger.spending import Notes
-from ducto.ledger.spending import book as book_spend
+from ducto.ledger.movement import Deltas, write_row
+from ducto.ledger.spending import count_spend
 from ducto.ledger.state import AllowanceUse, Book
 from ducto.ledger.windows import month_of, month_window
 from ducto.models import AllowanceResult, Outcome
@@ -61,16 +60,16 @@ def allowance(
     check_room(work, now, None, used)
 
     account = commit(book, work, now)
-    book_spend(
-        Party(account, user_id, "", None),
+    deltas = Deltas()
+    count_spend(account, None, deltas, now, admitted_at=now, model=None, charged=used, allowance=used)
+    write_row(
+        account,
+        deltas,
         "allowance",
-        Deltas(),
         now,
-        booked_at=now,
         actual=used,
         charged=used,
         allowance=used,
-        notes=Notes(None, False, None, None, None),
         operation_type="allowance",
         plan_id=plan_id,
         key=idempotency_key,

@@ -13,9 +13,9 @@ from ducto.usage import MAX_AMOUNT
 __all__ = [
     "CapFindings",
     "applicable",
-    "book_spend",
     "check_caps",
     "check_room",
+    "count_in_caps",
     "counter_for",
     "current",
     "describe",
@@ -90,13 +90,11 @@ def check_caps(account: Account, now: datetime, model: str | None, amount: int) 
 
 def check_room(account: Account, admitted_at: datetime, model: str | None, charged: int) -> None:
     """Refuse a spend that a counter could not hold."""
-    if account.caps and any(
-        each.covers(admitted_at, model) and each.spent > MAX_AMOUNT - charged for each in account.caps
-    ):
+    if any(each.covers(admitted_at, model) and each.spent > MAX_AMOUNT - charged for each in account.caps):
         raise CreditOverflowError("The spend of a cap's window would exceed 2^53-1 credits.")
 
 
-def book_spend(account: Account, admitted_at: datetime, model: str | None, charged: int) -> None:
+def count_in_caps(account: Account, admitted_at: datetime, model: str | None, charged: int) -> None:
     """Count a spend in the windows in which it was admitted, as far as their counters still exist."""
     for counter in account.caps:
         if counter.covers(admitted_at, model):

@@ -6,18 +6,20 @@ from datetime import datetime
 from typing import cast
 
 from ducto import arguments
-from ducto.ledger.admission import Admission, Party, account_of, admit, allowance_left, party_of, plan_for
+from ducto.ledger.admission import Admission, account_of, admit, allowance_left, member_of, plan_for
 from ducto.ledger.due import begin, commit, time_for
 from ducto.ledger.keys import recall, remember, replayed
-from ducto.ledger.movement import Deltas, spend_free
-from ducto.ledger.spending import book as book_spend
-from ducto.ledger.spending import check_notes, check_overflow, warning_of
-from ducto.ledger.state import Book
+from ducto.ledger.movement import Deltas, spend_free, write_row
+from ducto.ledger.spending import check_notes, check_overflow, count_spend
+from ducto.ledger.state import Account, Book, Member
 from ducto.ledger.windows import month_of
 from ducto.models import DeductionResult, Metadata
+from ducto.models.base import unvalidated
 from ducto.usage import MAX_AMOUNT, UsageMetrics
 
 __all__ = ["charge"]
+
+_new_result = unvalidated(DeductionResult)
 
 
 def charge(
@@ -45,7 +47,7 @@ def charge(
     arguments.check_optional_id(team_id, name="team_id")
     arguments.check_optional_id(feature, name="feature")
     arguments.check_int(min_balance, minimum=-MAX_AMOUNT, maximum=MAX_AMOUNT, name="min_balance")
-    notes = check_notes(usage, estimated, model, pricing_version, metadata)
+    noted = check_notes(usage, model, pricing_version, metadata)
 
     account, acting = account_of(book, user_id, team_id)
     now = time_for(account, clock_now)
@@ -54,36 +56,44 @@ def charge(
     if earlier is not None:
         return replayed(cast(DeductionResult, earlier))
     work = begin(account, now)
-    party = party_of(work, user_id)
+    member = member_of(work, user_id)
     if force:
-        admission = _unconditional(book, party, now, amount)
+        admission = _unconditional(book, work, member, now, amount)
     else:
-        admission = admit(book, party, now, amount, min_balance=min_balance, model=model, feature=feature)
-    check_overflow(party, now, model, admission.money, amount)
+        admission = admit(book, work, member, now, amount, min_balance=min_balance, model=model, feature=feature)
+    check_overflow(work, member, now, model, money=admission.money, charged=amount)
 
     account = commit(book, work, now)
-    party = party._replace(account=account)
+    findings = admission.findings
     deltas = Deltas()
     spend_free(account, admission.money, deltas)
-    row = book_spend(
-        party,
-        "charge",
+    count_spend(
+        account, member, deltas, now, admitted_at=now, model=model, charged=amount, allowance=admission.allowance
+    )
+    row = write_row(
+        account,
         deltas,
+        "charge",
         now,
-        booked_at=now,
+        user_id=user_id,
         actual=amount,
         charged=amount,
         allowance=admission.allowance,
-        notes=notes,
+        usage=usage,
+        estimated=bool(estimated),
+        model=model,
+        pricing_version=pricing_version,
+        metadata=noted,
         operation_type=operation_type,
         plan_id=admission.plan_id,
         forced=force,
         floor=min_balance,
         key=idempotency_key,
-        **warning_of(admission.findings),
+        cap_warning=None if findings is None else findings.warning,
+        cap_notices=() if findings is None else findings.notices,
     )
     balance = account.balance
-    reply = DeductionResult(
+    reply = _new_result(
         transaction_id=row.transaction_id,
         user_id=user_id,
         team_id=team_id,
@@ -92,14 +102,15 @@ def charge(
         allowance_consumed=admission.allowance,
         balance_after=balance,
         available=balance - account.held,
-        **warning_of(admission.findings),
+        cap_warning=row.cap_warning,
+        cap_notices=row.cap_notices,
     )
     remember(account, acting, "charge", idempotency_key, compared, reply)
     return reply
 
 
-def _unconditional(book: Book, party: Party, now: datetime, amount: int) -> Admission:
+def _unconditional(book: Book, work: Account, member: Member | None, now: datetime, amount: int) -> Admission:
     """A forced charge asks nobody, but the allowance still pays first."""
-    plan = plan_for(book, party)
-    allowance = min(amount, allowance_left(party.account, plan, month_of(now)))
+    plan = plan_for(book, work, member)
+    allowance = min(amount, allowance_left(work, plan, month_of(now)))
     return Admission(allowance, amount - allowance, plan.id if plan else None, None)

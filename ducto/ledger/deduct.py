@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple, cast
 
-from ducto import arguments
+from ducto.arguments import check_amount, check_id, check_key
 from ducto.errors import (
     AlreadySettledError,
     ExceedsReservationError,
@@ -13,20 +13,22 @@ from ducto.errors import (
     ReservationExpiredError,
     ReservationReleasedError,
 )
-from ducto.ledger.admission import Party, allowance_left, plan_of
+from ducto.ledger.admission import allowance_left, plan_of
 from ducto.ledger.cap_counters import exceeded_after
 from ducto.ledger.due import begin, commit, time_for
 from ducto.ledger.holds import locate, owned_hold
 from ducto.ledger.keys import recall, remember, replayed
-from ducto.ledger.movement import Deltas, drop_empty, free_hold, settle_freed, spend_free
-from ducto.ledger.spending import Notes, check_notes, check_overflow, warning_of
-from ducto.ledger.spending import book as book_spend
+from ducto.ledger.movement import Deltas, drop_empty, free_hold, settle_freed, spend_free, write_row
+from ducto.ledger.spending import check_notes, check_overflow, count_spend
 from ducto.ledger.state import Account, Book, Hold
 from ducto.ledger.windows import month_of
 from ducto.models import DeductionResult, Metadata
+from ducto.models.base import unvalidated
 from ducto.usage import UsageMetrics
 
 __all__ = ["deduct"]
+
+_new_result = unvalidated(DeductionResult)
 
 
 class Bill(NamedTuple):
@@ -37,10 +39,6 @@ class Bill(NamedTuple):
     extra_money: int
     suspect: bool
 
-    @property
-    def charged(self) -> int:
-        return self.from_hold + self.extra_allowance + self.extra_money
-
 
 def deduct(
     book: Book,
@@ -50,16 +48,15 @@ def deduct(
     amount: int,
     idempotency_key: str | None,
     metadata: Metadata,
-    *,
     usage: UsageMetrics | None,
     estimated: bool,
     model: str | None,
     pricing_version: str | None,
 ) -> DeductionResult:
-    arguments.check_amount(amount)
-    arguments.check_id(user_id)
-    arguments.check_key(idempotency_key)
-    notes = check_notes(usage, estimated, model, pricing_version, metadata)
+    check_amount(amount)
+    check_id(user_id)
+    check_key(idempotency_key)
+    noted = check_notes(usage, model, pricing_version, metadata)
 
     account = locate(book, user_id, reservation_id)
     acting = "" if account.kind == "user" else user_id
@@ -79,21 +76,13 @@ def deduct(
         )
     late = hold.state == "expired"
     bill = _bill(book, work, hold, amount, late=late)
-    if model is None or pricing_version is None:
-        notes = Notes(
-            usage,
-            notes.estimated,
-            hold.model if model is None else model,
-            hold.pricing_version if pricing_version is None else pricing_version,
-            notes.metadata,
-        )
-    party = Party(work, user_id, acting, work.members.get(user_id) if work.kind == "team" else None)
-    charged = bill.charged
-    check_overflow(party, hold.created_at, notes.model, charged, charged)
+    ran_on = hold.model if model is None else model
+    member = work.members.get(user_id) if work.kind == "team" else None  # One who has left the team settles as well.
+    overage = bill.extra_allowance + bill.extra_money
+    charged = bill.from_hold + overage
+    check_overflow(work, member, hold.created_at, ran_on, charged, charged)
 
     account = commit(book, work, now)
-    if account is not work:  # Its members are those of the working copy now.
-        party = party._replace(account=account)
     deltas = Deltas()
     allowance = bill.extra_allowance
     if not late:
@@ -103,16 +92,22 @@ def deduct(
         _take_held(account, hold, bill.from_hold - held_allowance, deltas)
     if bill.extra_money:
         spend_free(account, bill.extra_money, deltas)
-    row = book_spend(
-        party,
-        "deduction",
+    count_spend(account, member, deltas, now, hold.created_at, ran_on, charged, allowance)
+    row = write_row(
+        account,
         deltas,
+        "deduction",
         now,
+        user_id=user_id,
         booked_at=hold.created_at,
         actual=amount,
         charged=charged,
         allowance=allowance,
-        notes=notes,
+        usage=usage,
+        estimated=bool(estimated),
+        model=ran_on,
+        pricing_version=hold.pricing_version if pricing_version is None else pricing_version,
+        metadata=noted,
         reservation_id=hold.id,
         reserved=hold.amount,
         operation_type=hold.operation_type,
@@ -123,9 +118,9 @@ def deduct(
         key=idempotency_key,
     )
     settle_freed(account, hold, now)
-    overage = bill.extra_allowance + bill.extra_money
     balance = account.balance
-    reply = DeductionResult(
+    findings = exceeded_after(account, hold.created_at, ran_on, overage=overage)
+    reply = _new_result(
         transaction_id=row.transaction_id,
         reservation_id=hold.id,
         user_id=user_id,
@@ -139,7 +134,8 @@ def deduct(
         available=balance - account.held,
         late=late,
         suspect=bill.suspect,
-        **warning_of(exceeded_after(account, hold.created_at, notes.model, overage=overage)),
+        cap_warning=None if findings is None else findings.warning,
+        cap_notices=() if findings is None else findings.notices,
     )
     hold.state = "settled"
     hold.ended_at = now

@@ -88,9 +88,7 @@ def book_due(work: Account, now: datetime, *, max_holds: int | None = None) -> N
 
 def _expire_hold(work: Account, hold: Hold, at: datetime, now: datetime) -> None:
     hold.state, hold.ended_at = "expired", at
-    work.entries.append(
-        Entry("credits.reservation_expired", now, hold.user_id, hold.team_id, hold.amount, None, hold.id)
-    )
+    work.entries.append(Entry("credits.reservation_expired", now, hold.user_id, hold.team_id, hold.amount, hold.id))
     free_hold(work, hold)
     settle_freed(work, hold, now, at=at)
 

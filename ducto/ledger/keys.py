@@ -66,6 +66,6 @@ def remember(
         account.keys[(acting, operation, key)] = KeyRecord(arguments, reply)
 
 
-def replayed(reply: Reply, **changes: object) -> Reply:
+def replayed(reply: Reply) -> Reply:
     """The first answer again, marked as such."""
-    return reply.model_copy(update={"replayed": True, **changes})
+    return reply.model_copy(update={"replayed": True})

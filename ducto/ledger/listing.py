@@ -9,9 +9,8 @@ from itertools import islice
 from ducto import arguments
 from ducto.errors import ArgumentError
 from ducto.ledger.grants import grant_parts
-from ducto.ledger.ids import account_of
 from ducto.ledger.refund import find_row
-from ducto.ledger.state import Account, AccountKind, Book, Entry, Row
+from ducto.ledger.state import Account, Book, Entry, Row
 from ducto.ledger.teams import find_team
 from ducto.models import EventPage, StoredEvent, Transaction, TransactionPage
 
@@ -56,13 +55,13 @@ def list_events(book: Book, after: str | None, *, limit: int) -> EventPage:
     events = tuple(
         StoredEvent(
             id=str(number),
-            name=entry.name,
+            name=entry.event,
             user_id=entry.user_id or None,
             team_id=entry.team_id,
             amount=entry.amount,
             transaction_id=entry.transaction_id,
             reservation_id=entry.reservation_id,
-            occurred_at=entry.occurred_at,
+            occurred_at=entry.created_at,
         )
         for number, entry in enumerate(book.entries[first : first + limit], start=first + 1)
     )
@@ -79,28 +78,14 @@ def list_ledger(
     place = 0 if after is None else _number(after)
     cursor: str | None = None
     for number, entry in enumerate(islice(book.entries, place, None), start=place + 1):
-        if (
-            entry.transaction_id is None
-            or (first and entry.occurred_at < first)
-            or (last and entry.occurred_at >= last)
-        ):
+        if isinstance(entry, Entry) or (first and entry.created_at < first) or (last and entry.created_at >= last):
             continue
-        wanted.append(_described(*_row_of(book, entry)))
+        account = book.accounts[("user", entry.user_id) if entry.team_id is None else ("team", entry.team_id)]
+        wanted.append(_described(account, entry))
         cursor = str(number)
         if len(wanted) == limit:
             break
     return TransactionPage(transactions=tuple(wanted), next_cursor=cursor)
-
-
-def _row_of(book: Book, entry: Entry) -> tuple[Account, Row]:
-    """The row that an entry tells of. The receiver's row of a transfer has the sender's id: it is looked for."""
-    transaction_id = str(entry.transaction_id)
-    key: tuple[AccountKind, str] = ("user", entry.user_id) if entry.team_id is None else ("team", entry.team_id)
-    account = book.accounts[key]
-    minted = account_of(transaction_id)
-    if minted is not None and minted[:2] == key:
-        return account, account.rows[minted[2] - 1]
-    return account, next(row for row in account.rows if row.transaction_id == transaction_id)
 
 
 def _number(cursor: object) -> int:

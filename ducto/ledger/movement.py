@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from ducto.ledger import ids
-from ducto.ledger.state import Account, Entry, Grant, Hold, Row
+from ducto.ledger.state import Account, Grant, Hold, Row
 from ducto.ledger.windows import month_of
-from ducto.models import TransactionType
+from ducto.models import CapCheckResult, TransactionType
+from ducto.usage import UsageMetrics
 
 __all__ = [
     "EVENT_OF_TYPE",
@@ -72,37 +73,83 @@ def write_row(
     user_id: str | None = None,
     transaction_id: str | None = None,
     booked_at: datetime | None = None,
-    **columns: Any,
+    actual: int = 0,
+    charged: int = 0,
+    allowance: int = 0,
+    refunded: int = 0,
+    reservation_id: str | None = None,
+    reserved: int | None = None,
+    refunds: int | None = None,
+    counterparty: str | None = None,
+    operation_type: str | None = None,
+    plan_id: str | None = None,
+    late: bool = False,
+    forced: bool = False,
+    suspect: bool = False,
+    expires_at: datetime | None = None,
+    floor: int = 0,
+    key: str | None = None,
+    usage: UsageMetrics | None = None,
+    estimated: bool = False,
+    model: str | None = None,
+    pricing_version: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    cap_warning: CapCheckResult | None = None,
+    cap_notices: tuple[CapCheckResult, ...] = (),
 ) -> Row:
     """Append the row for `deltas`, which have already been applied. Its number is the next of the account.
 
     The book's entry is called `event`, else after the type of the row.
     """
     account.sequence = sequence = account.sequence + 1
-    amount = deltas.total if deltas.grants else deltas.base
+    base_delta, grant_deltas = deltas.base, tuple(deltas.grants.items()) if deltas.grants else ()
+    amount = deltas.total if grant_deltas else base_delta
     if transaction_id is None:
         transaction_id = ids.transaction_id(account.tag, sequence)
     team_id = account.id if account.kind == "team" else None
     if user_id is None:
         user_id = account.id if team_id is None else ""
+    # In the order of the fields, since so many names would take longer than all the rest of this function.
     row = Row(
-        sequence=sequence,
-        transaction_id=transaction_id,
-        type=row_type,
-        user_id=user_id,
-        team_id=team_id,
-        amount=amount,
-        base_delta=deltas.base,
-        grant_deltas=tuple(deltas.grants.items()) if deltas.grants else (),
-        balance_after=account.balance,
-        created_at=now,
-        booked_at=now if booked_at is None else booked_at,
-        **columns,
+        sequence,
+        transaction_id,
+        row_type,
+        event or EVENT_OF_TYPE[row_type],
+        user_id,
+        team_id,
+        amount,
+        base_delta,
+        grant_deltas,
+        account.balance,
+        now,
+        now if booked_at is None else booked_at,
+        actual,
+        charged,
+        actual - charged,
+        allowance,
+        refunded,
+        reservation_id,
+        reserved,
+        refunds,
+        counterparty,
+        operation_type,
+        plan_id,
+        late,
+        forced,
+        suspect,
+        expires_at,
+        floor,
+        key,
+        usage,
+        estimated,
+        model,
+        pricing_version,
+        metadata,
+        cap_warning,
+        cap_notices,
     )
     account.rows.append(row)
-    account.entries.append(
-        Entry(event or EVENT_OF_TYPE[row_type], now, user_id, team_id, amount, transaction_id, row.reservation_id)
-    )
+    account.entries.append(row)
     return row
 
 

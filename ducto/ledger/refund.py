@@ -84,9 +84,9 @@ def refund(
         refunded=money + restored,
         allowance=-restored,
         refunds=spend.sequence,
-        model=spend.model,
         operation_type=spend.operation_type,
         key=idempotency_key,
+        model=spend.model,
         metadata=noted,
     )
     reply = RefundResult(

@@ -28,7 +28,7 @@ def release(book: Book, clock_now: datetime, user_id: str, reservation_id: str) 
     expired = hold.state == "expired"
     hold.state, hold.ended_at = "released", now
     account.entries.append(
-        Entry("credits.released", now, hold.user_id, hold.team_id, 0 if expired else hold.amount, None, hold.id)
+        Entry("credits.released", now, hold.user_id, hold.team_id, 0 if expired else hold.amount, hold.id)
     )
     if not expired:
         free_hold(account, hold)

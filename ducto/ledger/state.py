@@ -24,7 +24,19 @@ from ducto.models import (
 )
 from ducto.usage import UsageMetrics
 
-__all__ = ["FAR", "NEVER", "Account", "AccountKind", "Book", "CapCounter", "Entry", "Grant", "Hold", "Member", "Row"]
+__all__ = [
+    "FAR",
+    "NEVER",
+    "Account",
+    "AccountKind",
+    "Book",
+    "CapCounter",
+    "Entry",
+    "Grant",
+    "Hold",
+    "Member",
+    "Row",
+]
 
 AccountKind = Literal["user", "team"]
 #: Later than anything that is ever due.
@@ -70,6 +82,7 @@ class Hold:
     created_at: datetime
     expires_at: datetime
     key: str | None
+    attempt_id: str | None
     metadata: dict[str, Any] | None
     #: What caps said of it when it was admitted: a warning, and notices.
     cap_warning: CapCheckResult | None = None
@@ -98,6 +111,8 @@ class Row(NamedTuple):
     sequence: int
     transaction_id: str
     type: TransactionType
+    #: What it is called where the events of the book are listed.
+    event: str
     user_id: str
     team_id: str | None
     amount: int
@@ -116,11 +131,7 @@ class Row(NamedTuple):
     refunds: int | None = None
     counterparty: str | None = None
     operation_type: str | None = None
-    model: str | None = None
-    pricing_version: str | None = None
     plan_id: str | None = None
-    usage: UsageMetrics | None = None
-    estimated: bool = False
     late: bool = False
     forced: bool = False
     suspect: bool = False
@@ -128,6 +139,11 @@ class Row(NamedTuple):
     #: The `min_balance` that the money was admitted with, so that the audit can explain a debt.
     floor: int = 0
     key: str | None = None
+    #: What follows no rule ever reads, save that caps may be of a model.
+    usage: UsageMetrics | None = None
+    estimated: bool = False
+    model: str | None = None
+    pricing_version: str | None = None
     metadata: dict[str, Any] | None = None
     #: What caps said of a direct charge when it was admitted: a warning, and notices.
     cap_warning: CapCheckResult | None = None
@@ -204,15 +220,15 @@ class KeyRecord(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One event of the book, in the order in which it was written."""
+    """An event of the book that moved no credits. One that did is the row itself, which has the same fields."""
 
-    name: str
-    occurred_at: datetime
+    event: str
+    created_at: datetime
     user_id: str
     team_id: str | None
     amount: int
-    transaction_id: str | None
-    reservation_id: str | None
+    reservation_id: str
+    transaction_id: None = None
 
 
 class Account:
@@ -224,7 +240,7 @@ class Account:
         "plan_id", "prefix", "refunds", "rows", "sequence", "tag",
     )  # fmt: skip
 
-    def __init__(self, kind: AccountKind, account_id: str, entries: list[Entry], *, name: str = "") -> None:
+    def __init__(self, kind: AccountKind, account_id: str, entries: list[Row | Entry], *, name: str = "") -> None:
         self.kind: AccountKind = kind
         self.id: str = account_id
         self.tag: str = account_tag(kind, account_id)
@@ -252,7 +268,7 @@ class Account:
         self.sequence: int = 0
         self.last_op_at: datetime = NEVER
         self.next_due_at: datetime = FAR
-        self.entries: list[Entry] = entries
+        self.entries: list[Row | Entry] = entries
         #: Set on a working copy: the account that it stands in for until it is committed.
         self.origin: Account | None = None
 
@@ -304,7 +320,7 @@ class Book:
 
     def __init__(self) -> None:
         self.accounts: dict[tuple[AccountKind, str], Account] = {}
-        self.entries: list[Entry] = []
+        self.entries: list[Row | Entry] = []
         self.pricing: list[PricingConfigResult] = []
         self.active_pricing: PricingConfigResult | None = None
         self.pricing_keys: dict[str, tuple[tuple[object, ...], str]] = {}

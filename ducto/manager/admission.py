@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from ducto.errors import (
     CreditError,
@@ -232,6 +233,7 @@ class Admissions(ManagerCore):
         if min_balance is None:
             min_balance = active.config.min_balance if active is not None else DEFAULT_MIN_BALANCE
         key = key_or_new(terms.idempotency_key)
+        attempt_id = uuid4().hex
         facts = {"operation_type": terms.operation_type, "model": terms.admitted_model}
         try:
             result = accepted(
@@ -253,6 +255,7 @@ class Admissions(ManagerCore):
                         feature=terms.feature,
                         pricing_version=active.id if active is not None else None,
                         fingerprint=terms.fingerprint,
+                        attempt_id=attempt_id,
                     ),
                     policy=BRIEF,
                 ),

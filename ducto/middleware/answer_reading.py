@@ -61,10 +61,7 @@ class StreamReading(AnswerReading):
 
     def feed(self, chunk: bytes) -> bytes:
         """Read `chunk`, and return it."""
-        self.body_bytes += len(chunk)
-        feed = self._reader.feed
-        for item in self._parser.feed(chunk):
-            feed(item)
+        self._take(chunk)
         return chunk
 
     def feed_visible(self, chunk: bytes) -> bytes:
@@ -72,12 +69,26 @@ class StreamReading(AnswerReading):
 
         It is `chunk` itself in the usual case that it is made of whole events.
         """
-        self.body_bytes += len(chunk)
-        feed = self._reader.feed
-        shown = [item.raw for item in self._parser.feed(chunk) if not feed(item)]
+        shown = self._take(chunk)
         if len(shown) == 1:
             return chunk if len(shown[0]) == len(chunk) else shown[0]
         return b"".join(shown)
+
+    def _take(self, chunk: bytes) -> list[bytes]:
+        """Read `chunk`; what the client is to see of each event that it completed."""
+        self.body_bytes += len(chunk)
+        parser, reader = self._parser, self._reader
+        events = parser.whole_events(chunk) if isinstance(parser, SSEParser) else None
+        if events is None:
+            return [item.raw for item in parser.feed(chunk) if not reader.feed(item)]
+        shown = []
+        for event in events:
+            repeated = reader.feed_repeated(event)
+            if repeated is not None:
+                shown.append(repeated)
+            else:
+                shown += [item.raw for item in parser.feed(event) if not reader.feed(item)]
+        return shown
 
     def end(self) -> bytes:
         """Read what is left at the end; its bytes, which `feed_visible` has not returned yet."""

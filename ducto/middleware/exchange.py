@@ -93,7 +93,9 @@ class Exchange:
             self._keep_under = answer_key(identity, terms.idempotency_key, admitted.metered.admission.reservation_id)
             self._copy = bytearray()
         self._reading: AnswerReading = UnreadReading()
-        self._on_body: Callable[[Message], Awaitable[None]] = self._forward
+        #: A function and no bound method, which would make a circle that keeps all this until the garbage collector
+        #: comes by.
+        self._on_body: Callable[[Exchange, Message], Awaitable[None]] = Exchange._forward
         self._held_start: Message | None = None
         self._status = 0
         self._sent_headers: Headers = []
@@ -132,7 +134,7 @@ class Exchange:
     async def send(self, message: Message) -> None:
         kind = message["type"]
         if kind == "http.response.body":
-            await self._on_body(message)
+            await self._on_body(self, message)
         elif kind == "http.response.start":
             await self._begin(message)
         else:
@@ -150,24 +152,24 @@ class Exchange:
             # An error is final for this call, so the client may repeat it as soon as he sees it.
             await self._close()
             self._over.set()
-            self._on_body = self._forward
+            self._on_body = Exchange._forward
             await self._forward({**message, "headers": [*headers, *own, (COST, b"0")]})
             return
         own.append((HELD, str(self._admitted.metered.reservation.held).encode()))
         if self._admitted.clamped_tokens is not None:
             own.append((CLAMPED, str(self._admitted.clamped_tokens).encode()))
-        readable = all(value.lower() == b"identity" for value in header_values(headers, b"content-encoding"))
-        if readable:
+        encodings = header_values(headers, b"content-encoding")
+        if not encodings or all(value.lower() == b"identity" for value in encodings):
             request = self._admitted.request
             self._reading = reading_for(headers, request, max_bytes=self._options.max_answer_bytes)
         if isinstance(self._reading, StreamReading):
             if self._admitted.hide_usage:
                 headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
-            self._on_body = self._pass_stream
+            self._on_body = Exchange._pass_stream
         elif isinstance(self._reading, PlainReading):
-            self._on_body = self._hold_plain
+            self._on_body = Exchange._hold_plain
         else:
-            self._on_body = self._pass_unread
+            self._on_body = Exchange._pass_unread
         self._sent_headers = headers
         message = {**message, "headers": [*headers, *own]}
         if isinstance(self._reading, PlainReading):
@@ -224,7 +226,7 @@ class Exchange:
             start = {**start, "headers": [*start["headers"], *told]}
         await self._forward(start)
         body = reading.take()
-        self._on_body = self._pass_unread
+        self._on_body = Exchange._pass_unread
         if self._closing:
             await self._forward({"type": "http.response.body", "body": body, "more_body": False})
             self._over.set()

@@ -91,6 +91,17 @@ class SSEParser:
             self._searched = max(0, len(self._pending) - 3)
         return items
 
+    def whole_events(self, chunk: bytes) -> list[bytes] | None:
+        """The bytes of each event in a chunk that is made of whole ones, none of which has been fed; else `None`.
+
+        Only after the first event of the stream, and for lines that end in LF.
+        """
+        if self._pending or self._size or self._at_start or not chunk.endswith(b"\n\n") or b"\r" in chunk:
+            return None
+        if chunk.find(b"\n\n") == len(chunk) - 2:
+            return [chunk]
+        return [part + b"\n\n" for part in chunk[:-2].split(b"\n\n")]
+
     def flush(self) -> SSEEvent | None:
         """What is left at the end of the stream; `None` if nothing is.
 

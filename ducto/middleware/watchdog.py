@@ -26,17 +26,20 @@ class Watchdog:
         #: It was this watchdog who cancelled the task.
         self.expired: bool = False
         if first_byte_seconds is not None:
-            self._timer = self._loop.call_at(self._last + first_byte_seconds, self._look)
+            # Early enough for the silence after the first byte as well, which then needs no timer of its own.
+            first_look = min(first_byte_seconds, idle_seconds or first_byte_seconds)
+            self._timer = self._loop.call_at(self._last + first_look, self._look)
 
     def begin(self) -> None:
         """The answer has begun: from now on silence is what counts."""
         self._begun = True
         self._last = self._loop.time()
-        if self._timer is not None:
+        due = self._due()
+        if self._timer is not None and (due is None or self._timer.when() > due):
             self._timer.cancel()
             self._timer = None
-        if self._idle_seconds is not None:
-            self._timer = self._loop.call_at(self._last + self._idle_seconds, self._look)
+        if self._timer is None and due is not None:
+            self._timer = self._loop.call_at(due, self._look)
 
     def note(self) -> None:
         """A part of the answer came."""
@@ -54,14 +57,19 @@ class Watchdog:
             return False
         return self._task.uncancel() == 0
 
-    def _look(self) -> None:
+    def _due(self) -> float | None:
+        """When the silence will have been too long, by what is known now."""
         allowed = self._idle_seconds if self._begun else self._first_byte_seconds
-        assert allowed is not None
-        due = self._last + allowed
+        return None if allowed is None else self._last + allowed
+
+    def _look(self) -> None:
+        self._timer = None
+        due = self._due()
+        if due is None:
+            return
         if self._loop.time() < due:
             self._timer = self._loop.call_at(due, self._look)
             return
-        self._timer = None
         self.expired = True
         if self._task is not None:
             self._task.cancel("no answer in time")

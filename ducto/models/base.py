@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, ParamSpec, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ducto.usage import MAX_AMOUNT
 
-__all__ = ["Amount", "CreditMetadata", "Metadata", "Outcome", "RefusalDetails", "Row", "SignedAmount"]
+__all__ = ["Amount", "CreditMetadata", "Metadata", "Outcome", "RefusalDetails", "Row", "SignedAmount", "unvalidated"]
 
 #: Credits that move or are limited: a whole number from 0 to 2^53-1, never a bool, a float or a string.
 Amount = Annotated[int, Field(strict=True, ge=0, le=MAX_AMOUNT)]
@@ -67,6 +67,38 @@ class Outcome(Row):
     @property
     def ok(self) -> bool:
         return self.error is None
+
+
+Arguments = ParamSpec("Arguments")
+Made = TypeVar("Made", bound=Row)
+
+
+def unvalidated(model: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
+    """The constructor of `model` without validation, in half of its time and of its memory.
+
+    For values that the ledger has made itself, of a model whose fields all have plain defaults. What it makes is equal
+    to what the constructor makes; only, all of its fields count as set, and the set of their names is one for all.
+    """
+    made_by = cast(type[Made], model)
+    fields = made_by.model_fields
+    assert not any(field.is_required() or field.default_factory for field in fields.values()), made_by
+    defaults = {name: field.default for name, field in fields.items()}
+    names = set(fields)
+    new = object.__new__
+    set_values, set_names, set_extra, set_private = (
+        BaseModel.__dict__[slot].__set__
+        for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+    )
+
+    def make(*positional: Arguments.args, **values: Arguments.kwargs) -> Made:
+        made = new(made_by)
+        set_values(made, {**defaults, **values})
+        set_names(made, names)
+        set_extra(made, None)
+        set_private(made, None)
+        return made
+
+    return make
 
 
 class CreditMetadata(BaseModel):

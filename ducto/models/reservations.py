@@ -31,7 +31,8 @@ ReservationState = Literal["active", "settled", "released", "expired"]
 class ReserveResult(Outcome):
     """`amount` is what the call may cost; `held` is the part of it that the balance holds, the rest is allowance.
 
-    On a replay everything is as first answered, save `state`, which tells what has become of the reservation.
+    On a replay everything is as first answered, save `state`, which tells what has become of the reservation. So it is
+    for the attempt that made the reservation and asks again, which is not `replayed`.
     """
 
     reservation_id: str | None = None

@@ -298,6 +298,7 @@ class ReservationStore(ABC):
         feature: str | None = None,
         pricing_version: str | None = None,
         fingerprint: str | None = None,
+        attempt_id: str | None = None,
     ) -> ReserveResult:
         """Hold what a call may cost, in full or not at all.
 
@@ -306,7 +307,9 @@ class ReservationStore(ABC):
         `ttl_seconds` (1..86400). `max_concurrent` limits the open reservations of the user (of the member, in a
         team); `None` takes the plan's limit. `feature` must be one of the plan's. `max_settle` bounds what a deduct
         may charge (default: 10 times the amount, at least 1,000,000). With `fingerprint` a replay compares it in
-        place of the amount.
+        place of the amount. `attempt_id` (as an id, 1..200 bytes, compared with nothing else) names one attempt of
+        one caller, its repetitions after a lost reply included: asked again under its key by the attempt that made
+        the reservation, the answer is that attempt's own and not `replayed`; for all others it is a replay.
         Codes: invalid_argument, invalid_amount, team_not_found, not_a_member, feature_not_entitled,
         concurrency_limit, cap_reached, member_cap_reached, insufficient_credits, overflow, idempotency_mismatch.
         """

@@ -148,18 +148,12 @@ class Batcher(Generic[Reply]):
             return
         self._ready.append(entry)
         if self._running < self._lanes and not self._start_is_due:
-            # At the end of this turn of the loop, so that all callers that it wakes are in the same batch.
-            self._start_is_due = True
-            asyncio.get_running_loop().call_soon(self._start)
+            self._start_lane()
 
-    def _start(self) -> None:
-        self._start_is_due = False
-        while self._running < self._lanes:
-            batch = self._next()
-            if not batch:
-                return
-            self._running += 1
-            self._spawn(self._lane(batch))
+    def _start_lane(self) -> None:
+        # It begins with the next turn of the loop, so that all callers whom this turn wakes are in the same batch.
+        self._start_is_due = True
+        self._spawn(self._lane())
 
     def _spawn(self, work: Any) -> None:
         # A batch belongs to many callers: it runs in nobody's context.
@@ -186,7 +180,14 @@ class Batcher(Generic[Reply]):
         batch.sort(key=lambda each: each.account)
         return batch
 
-    async def _lane(self, batch: list[_Entry[Reply]]) -> None:
+    async def _lane(self) -> None:
+        self._start_is_due = False
+        batch = self._next()
+        if not batch:
+            return
+        self._running += 1
+        if self._ready and self._running < self._lanes:
+            self._start_lane()
         try:
             while batch:
                 await self._deliver(batch)

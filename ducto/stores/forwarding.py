@@ -247,6 +247,7 @@ class ForwardingStore(CreditStore):
         feature: str | None = None,
         pricing_version: str | None = None,
         fingerprint: str | None = None,
+        attempt_id: str | None = None,
     ) -> ReserveResult:
         return await self._inner.reserve_credits(
             user_id,
@@ -265,6 +266,7 @@ class ForwardingStore(CreditStore):
             feature=feature,
             pricing_version=pricing_version,
             fingerprint=fingerprint,
+            attempt_id=attempt_id,
         )
 
     async def deduct_credits(

@@ -34,6 +34,8 @@ _REPEATS = RetryPolicy(attempts=5, first_pause_seconds=0.02, longest_pause_secon
 _DRAIN_SECONDS = 10.0
 #: How much longer than the server's own limit the client waits, for a server that does not answer at all.
 _SLACK_SECONDS = 2.0
+#: JSON as it is sent; made once, since `json.dumps` makes an encoder for every call that is not by default.
+_encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class PostgresStore(ProcedureStore):
@@ -156,10 +158,7 @@ class PostgresStore(ProcedureStore):
         self, function: str, arguments: Mapping[str, Any], *, settle: bool = False, long: bool = False
     ) -> str | bytes:
         statement = self._statement(function, arguments)
-        values = [
-            json.dumps(value, ensure_ascii=False, separators=(",", ":")) if isinstance(value, (dict, list)) else value
-            for value in arguments.values()
-        ]
+        values = [_encoded(value) if isinstance(value, (dict, list)) else value for value in arguments.values()]
         return await repeated(
             lambda: self._once(statement, values, settle=settle, long=long),
             policy=_REPEATS,
@@ -197,11 +196,7 @@ class PostgresStore(ProcedureStore):
         import asyncpg
 
         places = self._settling if settle else self._ordinary
-        try:
-            async with asyncio.timeout(self._acquire_timeout):
-                await places.acquire()
-        except TimeoutError:
-            raise _exhausted() from None
+        await self._placed(places)
         try:
             connection = await self._taken()
             usable = False
@@ -223,6 +218,16 @@ class PostgresStore(ProcedureStore):
                 await self._connections.give_back(connection, usable=usable)
         finally:
             places.release()
+
+    async def _placed(self, places: asyncio.Semaphore) -> None:
+        if not places.locked():
+            await places.acquire()  # At once, so that no timer is needed.
+            return
+        try:
+            async with asyncio.timeout(self._acquire_timeout):
+                await places.acquire()
+        except TimeoutError:
+            raise _exhausted() from None
 
     async def _taken(self) -> Any:
         import asyncpg

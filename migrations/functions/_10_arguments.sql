@@ -167,3 +167,19 @@ create or replace function ducto._flag(p_value jsonb) returns boolean
 language sql immutable parallel safe as $$
     select coalesce(p_value = 'true', false)
 $$;
+
+-- Whether there is nothing to refuse in the form of an item, seen at a glance: a quick look for the many, where the
+-- `_..._fault` functions find the words for the few. What it lets pass has no fault; what it does not may have one.
+-- `p_form` says so of the fields. Setting up an expression costs more than running it, and a path is a constant.
+create or replace function ducto._looks_sound(p jsonb, p_form jsonpath) returns boolean
+language sql immutable parallel safe as $$
+    select coalesce(pg_catalog.jsonb_path_match(p, p_form, '{}', true), false)
+        -- Texts are printable ASCII without padding.
+        and not p @? '$.* ? (@.type() == "string" && !(@ like_regex "^[!-~]([ -~]*[!-~])?$"))'
+        -- No number is written with a fraction.
+        and (p - '{metadata,usage}'::text[])::text !~ ': -?[0-9]+[.]'
+        -- Neither is a text longer than 200 bytes, nor metadata than they may be.
+        and pg_catalog.pg_column_size(p) <= 2000
+        and (pg_catalog.pg_column_size(p) <= 200
+            or (p - '{metadata,usage}'::text[])::text !~ '[^"]{201}')
+$$;

@@ -3,7 +3,11 @@
 -- First the accounts of all items are locked, in ascending order and in a statement of its own; no further lock is
 -- waited for. Then one set-based statement serves the items of plain accounts: users whose row says that there are no
 -- grants, no caps and nothing due, and whose plan gives no allowance. Several items of one plain account are folded
--- where all of them pass; else, and for all other accounts, each item goes the way of a lone call.
+-- where all of them pass; else, and for all other accounts, each item goes by itself, through `_run`.
+--
+-- A lone call is no batch of one: to set up the set-based statement takes longer than to run it once. So reserve and
+-- deduct have a `_..._lone` that does the same for a plain account in few and small steps. What costs time there is how
+-- many expressions are set up, once in every transaction, and not what they compute.
 --
 -- The set-based statements reach tables by `lateral (... limit 1)` and by `ctid`, so that whatever the planner knows
 -- of the tables' sizes, it looks every row up by itself; `ctid` is stable because the rows are locked.

@@ -11,6 +11,16 @@ language sql stable parallel safe as $$
             else ducto._odd_text_fault(p -> 'reservation_id', 'reservation_id', 200) end)
 $$;
 
+create or replace function ducto._deduct_looks_sound(p jsonb) returns boolean
+language sql immutable parallel safe as $$
+    select ducto._looks_sound(p, '
+        $.amount.type() == "number" && $.amount >= 0 && $.amount <= 9007199254740991
+        && $.user_id.type() == "string" && $.reservation_id.type() == "string"
+        && !($.idempotency_key.type() != "string") && !($.model.type() != "string")
+        && !($.pricing_version.type() != "string")
+        && !($.usage.type() != "object") && !($.metadata.type() != "object")')
+$$;
+
 -- How an actual cost is paid, from numbers alone: `from_hold` of what is held (allowance first), then more allowance,
 -- then free money, by the policy that the reservation was admitted with. `rejected` where that refuses it. The
 -- set-based path and the single-item path both ask this.
@@ -234,11 +244,14 @@ $$;
 create or replace function ducto._deduct_item(p jsonb, p_wait boolean) returns jsonb
 language plpgsql as $$
 declare
-    v_fault jsonb := ducto._deduct_fault(p);
+    v_fault jsonb;
     v_holder record;
 begin
-    if v_fault is not null then
-        return v_fault;
+    if not ducto._deduct_looks_sound(p) then
+        v_fault := ducto._deduct_fault(p);
+        if v_fault is not null then
+            return v_fault;
+        end if;
     end if;
     v_holder := ducto._holder(p ->> 'user_id', p ->> 'reservation_id');
     if v_holder.kind is null then
@@ -246,6 +259,75 @@ begin
     end if;
     return ducto._run('deduct', v_holder.kind, v_holder.id,
         p || pg_catalog.jsonb_build_object('number', v_holder.number), p_wait);
+end
+$$;
+
+-- A lone call for a plain account and within what was reserved, which most calls are: see `_reserve_lone`.
+create or replace function ducto._deduct_lone(p jsonb, p_wait boolean) returns jsonb
+language plpgsql as $$
+declare
+    v_user_id text := p ->> 'user_id';
+    v_key text := p ->> 'idempotency_key';
+    v_actual bigint;
+    v_base bigint;
+    v_held bigint;
+    v_active bigint;
+    v_sequence bigint;
+    v_event bigint;
+    v_tag text;
+    v_now timestamptz;
+    v_next_due_at timestamptz;
+    v_is_plain boolean;
+    v_number text;
+    h record;
+begin
+    if not ducto._deduct_looks_sound(p) then
+        return ducto._deduct_item(p, p_wait);
+    end if;
+    select x.base, x.held, x.active, x.sequence + 1, x.events + 1, x.tag, x.last_op_at, x.next_due_at,
+        x.granted = 0 and not x.has_caps, (p ->> 'amount')::bigint,
+        pg_catalog.substr(p ->> 'reservation_id', pg_catalog.length(x.tag) + 6)
+    into v_base, v_held, v_active, v_sequence, v_event, v_tag, v_now, v_next_due_at, v_is_plain, v_actual, v_number
+    from ducto.accounts as x where x.account_kind = 'u' and x.account_id = v_user_id for no key update skip locked;
+    if v_is_plain is not true or v_number !~ '^[1-9][0-9]{0,15}$' then
+        return ducto._deduct_item(p, p_wait);
+    end if;
+    -- What follows sees what was written before the lock was had.
+    select x.number, x.amount, x.min_balance, x.created_at, x.operation_type, coalesce(p ->> 'model', x.model) as model,
+        coalesce(p ->> 'pricing_version', x.pricing_version) as pricing_version, x.plan_id, b.from_hold, b.suspect,
+        greatest(v_now, ducto._clock()) as now
+    into h
+    from ducto.reservations as x
+    cross join lateral ducto._bill(v_actual, x.amount, false, x.overage, x.max_settle, 0, 0, x.min_balance) as b
+    where x.account_kind = 'u' and x.account_id = v_user_id and x.number = v_number::bigint
+        and ducto._reservation_id(v_tag, x.number) = p ->> 'reservation_id'
+        and x.state = 'active' and x.allowance_held = 0 and v_actual <= x.amount
+        and (select true from ducto.ledger as l
+            where l.account_kind = 'u' collate "POSIX" and l.account_id = v_user_id collate "POSIX"
+                and l.user_id = v_user_id and l.operation = 'deduct' and l.key = v_key limit 1) is null;
+    if h.number is null or v_next_due_at <= h.now or v_base - h.from_hold < -9007199254740991 then
+        return ducto._deduct_item(p, p_wait);
+    end if;
+    v_base := v_base - h.from_hold;
+    v_held := v_held - h.amount;
+    insert into ducto.ledger (account_kind, account_id, sequence, event, xid, type, operation, user_id, amount,
+        base_delta, balance_after, available_after, actual, charged, unbilled, reservation, reserved, min_balance,
+        booked_at, created_at, estimated, suspect, model_given, operation_type, model, pricing_version, plan_id, key,
+        usage, metadata)
+    values ('u', v_user_id, v_sequence, v_event, pg_catalog.pg_current_xact_id(), 'deduction', 'deduct', v_user_id,
+        -h.from_hold, -h.from_hold, v_base, v_base - v_held, v_actual, h.from_hold, v_actual - h.from_hold, h.number,
+        h.amount, h.min_balance, h.created_at, h.now, ducto._flag(p -> 'estimated'), h.suspect, p ->> 'model' is not null,
+        h.operation_type, h.model, h.pricing_version, h.plan_id, v_key, ducto._present(p -> 'usage'),
+        ducto._present(p -> 'metadata'));
+    update ducto.reservations as x set state = 'settled', ended_at = h.now, settled_by = v_sequence
+    where x.account_kind = 'u' and x.account_id = v_user_id and x.number = h.number;
+    update ducto.accounts as a
+    set base = v_base, held = v_held, base_held = a.base_held - h.amount, active = v_active - 1, sequence = v_sequence,
+        events = v_event, last_op_at = h.now,
+        next_due_at = case when v_active = 1 then 'infinity' else v_next_due_at end
+    where a.account_kind = 'u' and a.account_id = v_user_id;
+    return ducto._deduct_reply(v_tag, v_sequence, h.number, v_user_id, null, h.from_hold, v_actual, 0,
+        v_actual - h.from_hold, 0, v_base, v_base - v_held, false, h.suspect, null);
 end
 $$;
 
@@ -362,7 +444,7 @@ language plpgsql volatile security definer set search_path = '' set jit = off se
 set plan_cache_mode = force_generic_plan as $$
 begin
     if pg_catalog.jsonb_array_length(p_items) = 1 then
-        return pg_catalog.jsonb_build_array(ducto._deduct_item(p_items -> 0, p_wait));
+        return pg_catalog.jsonb_build_array(ducto._deduct_lone(p_items -> 0, p_wait));
     end if;
     return ducto._deduct_batch(p_items, p_wait);
 end

@@ -12,6 +12,7 @@ language sql stable parallel safe as $$
         ducto._optional_text_fault(p -> 'feature', 'feature'),
         ducto._optional_text_fault(p -> 'pricing_version', 'pricing_version'),
         ducto._optional_text_fault(p -> 'fingerprint', 'fingerprint'),
+        ducto._optional_text_fault(p -> 'attempt_id', 'attempt_id'),
         case when p ->> 'min_balance' is not null then
             ducto._whole_fault(p -> 'min_balance', 'min_balance', -9007199254740991, 9007199254740991) end,
         case when p ->> 'ttl_seconds' is not null then
@@ -24,6 +25,24 @@ language sql stable parallel safe as $$
         case when p ->> 'max_concurrent' is not null then
             ducto._whole_fault(p -> 'max_concurrent', 'max_concurrent', 0, 9007199254740991) end,
         ducto._metadata_fault(p -> 'metadata'))
+$$;
+
+create or replace function ducto._reserve_looks_sound(p jsonb) returns boolean
+language sql immutable parallel safe as $$
+    select ducto._looks_sound(p, '
+        $.amount.type() == "number" && $.amount >= 0 && $.amount <= 9007199254740991
+        && $.user_id.type() == "string" && $.operation_type.type() == "string"
+        && !($.idempotency_key.type() != "string") && !($.model.type() != "string") && !($.team_id.type() != "string")
+        && !($.feature.type() != "string") && !($.pricing_version.type() != "string")
+        && !($.fingerprint.type() != "string") && !($.attempt_id.type() != "string")
+        && !($.min_balance.type() != "number") && !($.min_balance < -9007199254740991)
+        && !($.min_balance > 9007199254740991)
+        && !($.ttl_seconds.type() != "number") && !($.ttl_seconds < 1) && !($.ttl_seconds > 86400)
+        && !($.grace_seconds.type() != "number") && !($.grace_seconds < 0) && !($.grace_seconds > 3600)
+        && !($.overage.type() != "string") && !($.overage != "debt" && $.overage != "clamp" && $.overage != "reject")
+        && !($.max_settle.type() != "number") && !($.max_settle < 0) && !($.max_settle > 9007199254740991)
+        && !($.max_concurrent.type() != "number") && !($.max_concurrent < 0) && !($.max_concurrent > 9007199254740991)
+        && !($.metadata.type() != "object")')
 $$;
 
 -- However often it is told, the first answer: what the reservation's row kept of it.
@@ -55,7 +74,8 @@ begin
 end
 $$;
 
--- The answer to a key that was used before, with what has become of the reservation since; null for a new key.
+-- The answer to a key that was used before, with what has become of the reservation since; null for a new key. To the
+-- attempt that made the reservation it is no replay: that attempt did not hear its first answer.
 create or replace function ducto._reserved_before(a ducto.accounts, p_now timestamptz, p jsonb) returns jsonb
 language plpgsql stable as $$
 declare
@@ -76,8 +96,9 @@ begin
         h.fingerprint is distinct from p ->> 'fingerprint',
         h.operation_type is distinct from p ->> 'operation_type',
         h.model is distinct from p ->> 'model']);
-    return coalesce(v_refusal, ducto._reserve_reply_of(h, a.tag) || pg_catalog.jsonb_build_object('replayed', true, 'state',
-        case when h.state = 'active' and h.due_at <= p_now then 'expired' else h.state end));
+    return coalesce(v_refusal, ducto._reserve_reply_of(h, a.tag) || pg_catalog.jsonb_build_object(
+        'replayed', (h.attempt_id = p ->> 'attempt_id') is not true,
+        'state', case when h.state = 'active' and h.due_at <= p_now then 'expired' else h.state end));
 end
 $$;
 
@@ -128,6 +149,7 @@ begin
     h.due_at := h.expires_at + pg_catalog.make_interval(secs => h.grace_seconds);
     h.key := p ->> 'idempotency_key';
     h.fingerprint := p ->> 'fingerprint';
+    h.attempt_id := p ->> 'attempt_id';
     h.metadata := ducto._present(p -> 'metadata');
     h.findings := v_admission.findings;
     h.state := 'active';
@@ -172,15 +194,96 @@ $$;
 create or replace function ducto._reserve_item(p jsonb, p_wait boolean, p_may_create boolean) returns jsonb
 language plpgsql as $$
 declare
-    v_fault jsonb := ducto._reserve_fault(p);
+    v_fault jsonb;
 begin
-    if v_fault is not null then
-        return v_fault;
+    if not ducto._reserve_looks_sound(p) then
+        v_fault := ducto._reserve_fault(p);
+        if v_fault is not null then
+            return v_fault;
+        end if;
     end if;
     if p ->> 'team_id' is not null then
         return ducto._run('reserve', 't', p ->> 'team_id', p, p_wait, p_may_create);
     end if;
     return ducto._run('reserve', 'u', p ->> 'user_id', p, p_wait, p_may_create);
+end
+$$;
+
+-- A lone call for a plain account, which most calls are: what the set-based statement does, in small steps, since
+-- setting that up takes longer than to run it once. Whatever else there is goes the way of `_reserve_item`, which meets a
+-- row that is locked already.
+create or replace function ducto._reserve_lone(p jsonb, p_wait boolean) returns jsonb
+language plpgsql as $$
+declare
+    v_user_id text := p ->> 'user_id';
+    v_key text := p ->> 'idempotency_key';
+    v_amount bigint;
+    v_min_balance bigint;
+    v_ttl integer;
+    v_grace integer;
+    v_base bigint;
+    v_held bigint;
+    v_active bigint;
+    v_number bigint;
+    v_event bigint;
+    v_tag text;
+    v_now timestamptz;
+    v_next_due_at timestamptz;
+    v_ends timestamptz;
+    v_is_plain boolean;
+    v_plan_id text;
+    v_features text[];
+    v_limit bigint;
+    v_code text;
+begin
+    if p ->> 'team_id' is not null or not ducto._reserve_looks_sound(p) then
+        return ducto._reserve_item(p, p_wait, true);
+    end if;
+    select x.base, x.held, x.active, x.holds_made + 1, x.events + 1, x.tag, x.plan_id, x.last_op_at, x.next_due_at,
+        x.granted = 0 and not x.has_caps
+    into v_base, v_held, v_active, v_number, v_event, v_tag, v_plan_id, v_now, v_next_due_at, v_is_plain
+    from ducto.accounts as x where x.account_kind = 'u' and x.account_id = v_user_id for no key update skip locked;
+    if v_is_plain is not true then
+        return ducto._reserve_item(p, p_wait, true);
+    end if;
+    -- What follows sees what was written before the lock was had.
+    select greatest(v_now, ducto._clock()), pl.id, pl.features, coalesce((p ->> 'max_concurrent')::bigint, pl.max_concurrent),
+        (p ->> 'amount')::bigint, coalesce((p ->> 'min_balance')::bigint, 5), coalesce((p ->> 'ttl_seconds')::integer, 600),
+        coalesce((p ->> 'grace_seconds')::integer, 60),
+        coalesce(pl.free_allowance, 0) = 0 and (select true from ducto.reservations as r
+            where r.account_kind = 'u' collate "POSIX" and r.account_id = v_user_id collate "POSIX"
+                and r.user_id = v_user_id and r.key = v_key limit 1) is null
+    into v_now, v_plan_id, v_features, v_limit, v_amount, v_min_balance, v_ttl, v_grace, v_is_plain
+    from (select coalesce(v_plan_id,
+        (select ap.default_plan from ducto.active_pricing as ap where ap.singleton)) as id) as own
+    left join ducto.plans as pl on pl.id = own.id;
+    if not v_is_plain or v_next_due_at <= v_now then
+        return ducto._reserve_item(p, p_wait, true);
+    end if;
+    v_code := ducto._admission_code(p ->> 'feature', v_plan_id, v_features, v_limit, v_active, null, v_amount, v_amount,
+        v_base - v_held, v_min_balance, v_held);
+    if v_code is not null then
+        return ducto._admission_refusal(v_code, p ->> 'feature', v_plan_id, v_limit, v_active, null, v_amount,
+            v_base - v_held, v_base, v_min_balance);
+    end if;
+    v_held := v_held + v_amount;
+    v_ends := v_now + pg_catalog.make_interval(secs => v_ttl + v_grace);
+    insert into ducto.reservations (account_kind, account_id, number, event, xid, user_id, amount, allowance_held,
+        base_held, operation_type, model, plan_id, pricing_version, overage, min_balance, max_settle, ttl_seconds,
+        grace_seconds, created_at, expires_at, due_at, key, fingerprint, attempt_id, metadata, state, balance_after,
+        available_after)
+    values ('u', v_user_id, v_number, v_event, pg_catalog.pg_current_xact_id(), v_user_id, v_amount, 0, v_amount,
+        p ->> 'operation_type', p ->> 'model', v_plan_id, p ->> 'pricing_version', coalesce(p ->> 'overage', 'debt'),
+        v_min_balance,
+        coalesce((p ->> 'max_settle')::bigint, least(greatest(10 * v_amount, 1000000), 9007199254740991)),
+        v_ttl, v_grace, v_now, v_now + pg_catalog.make_interval(secs => v_ttl), v_ends, v_key, p ->> 'fingerprint',
+        p ->> 'attempt_id', ducto._present(p -> 'metadata'), 'active', v_base, v_base - v_held);
+    update ducto.accounts as a
+    set held = v_held, base_held = a.base_held + v_amount, active = v_active + 1, holds_made = v_number, events = v_event,
+        last_op_at = v_now, next_due_at = least(v_next_due_at, v_ends)
+    where a.account_kind = 'u' and a.account_id = v_user_id;
+    return ducto._reserve_reply(v_tag, v_number, v_user_id, null, v_amount, 0, v_base, v_base - v_held,
+        v_now + pg_catalog.make_interval(secs => v_ttl), v_plan_id, p ->> 'pricing_version', null);
 end
 $$;
 
@@ -240,14 +343,14 @@ begin
     ), made as (
         insert into ducto.reservations (account_kind, account_id, number, event, xid, user_id, amount, allowance_held,
             base_held, operation_type, model, plan_id, pricing_version, overage, min_balance, max_settle, ttl_seconds,
-            grace_seconds, created_at, expires_at, due_at, key, fingerprint, metadata, state, balance_after,
+            grace_seconds, created_at, expires_at, due_at, key, fingerprint, attempt_id, metadata, state, balance_after,
             available_after)
         select 'u', c.user_id, c.holds_made + c.place, c.events + c.place, pg_catalog.pg_current_xact_id(), c.user_id,
             c.amount, 0, c.amount, c.p ->> 'operation_type', c.p ->> 'model', c.plan, c.p ->> 'pricing_version',
             coalesce(c.p ->> 'overage', 'debt'), c.min_balance,
             coalesce((c.p ->> 'max_settle')::bigint, least(greatest(10 * c.amount, 1000000), 9007199254740991)),
             c.ttl, c.grace, c.now, c.expires_at, c.expires_at + pg_catalog.make_interval(secs => c.grace), c.key,
-            c.p ->> 'fingerprint', ducto._present(c.p -> 'metadata'), 'active', c.base, c.available
+            c.p ->> 'fingerprint', c.p ->> 'attempt_id', ducto._present(c.p -> 'metadata'), 'active', c.base, c.available
         from chosen as c where c.code is null
     ), counted as (
         -- The last item of an account has the sums of all.
@@ -275,7 +378,7 @@ language plpgsql volatile security definer set search_path = '' set jit = off se
 set plan_cache_mode = force_generic_plan as $$
 begin
     if pg_catalog.jsonb_array_length(p_items) = 1 then
-        return pg_catalog.jsonb_build_array(ducto._reserve_item(p_items -> 0, p_wait, true));
+        return pg_catalog.jsonb_build_array(ducto._reserve_lone(p_items -> 0, p_wait));
     end if;
     return ducto._reserve_batch(p_items, p_wait);
 end

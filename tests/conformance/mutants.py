@@ -250,6 +250,32 @@ class EmptyKeyIsNoKey(MemoryStore):
         return await super().charge_credits(*args, idempotency_key=idempotency_key or None, **options)
 
 
+class ForgetsTheAttempt(MemoryStore):
+    async def reserve_credits(self, *args: Any, attempt_id: Any = None, **options: Any) -> Any:
+        result = await super().reserve_credits(*args, attempt_id=attempt_id, **options)
+        return result if result.error else await super().reserve_credits(*args, **options)
+
+
+class AnyAttemptIsTheFirst(MemoryStore):
+    async def reserve_credits(self, *args: Any, attempt_id: Any = None, **options: Any) -> Any:
+        result = await super().reserve_credits(*args, attempt_id=attempt_id, **options)
+        return result.model_copy(update={"replayed": False}) if attempt_id is not None else result
+
+
+class AttemptIsAKey(MemoryStore):
+    async def reserve_credits(
+        self, *args: Any, idempotency_key: Any = None, attempt_id: Any = None, **options: Any
+    ) -> Any:
+        given = {**options, "attempt_id": attempt_id}
+        return await super().reserve_credits(*args, idempotency_key=idempotency_key or attempt_id, **given)
+
+
+class AttemptHearsTheFirstState(MemoryStore):
+    async def reserve_credits(self, *args: Any, **options: Any) -> Any:
+        result = await super().reserve_credits(*args, **options)
+        return result if result.replayed or result.error else result.model_copy(update={"state": "active"})
+
+
 @dataclass(frozen=True)
 class Mutant:
     store: type[MemoryStore]
@@ -303,4 +329,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(ReservationPagesAreByNumber, ("check_reservations_are_listed_page_by_page",)),
     Mutant(ListsOnlyBookedExpiries, ("check_reservations_are_listed_by_state",)),
     Mutant(TakesTheLettersOfAState, ("check_bad_reservation_pages_are_refused",)),
+    Mutant(ForgetsTheAttempt, ("check_reserve_knows_its_own_attempt_again",)),
+    Mutant(AnyAttemptIsTheFirst, ("check_attempt_id_is_no_key", "check_reserve_knows_its_own_attempt_again")),
+    Mutant(AttemptIsAKey, ("check_attempt_id_is_no_key",)),
+    Mutant(AttemptHearsTheFirstState, ("check_attempt_is_told_what_became_of_its_reservation",)),
 )

@@ -67,7 +67,14 @@ class Bookkeeper:
     def after(self, verb: str, answer: Answer) -> None:
         """Check everything, for the call and for the books as they are now."""
         state = snapshot(self.book)
-        if answer.error is not None or answer.replayed or verb not in CHANGING or answer.arguments.get("dry_run"):
+        asked_again = (
+            verb == "reserve_credits" and answer.raw is not None and answer.raw.reservation_id in self.reservations
+        )
+        if asked_again and answer.error is None:
+            own = self.reservations[answer.raw.reservation_id]["attempt_id"] or "nobody's"
+            assert answer.replayed == (answer.arguments["attempt_id"] != own), f"whose reservation is it? {answer}"
+        unwritten = answer.error is not None or answer.replayed or asked_again
+        if unwritten or verb not in CHANGING or answer.arguments.get("dry_run"):
             assert state == self.state, f"{verb} changed the books: {answer}"
         elif answer.raw is not None:
             self._count(verb, answer)

@@ -135,6 +135,7 @@ reserves = _calls(
     max_concurrent=st.sampled_from((None, None, None, 1, 3)),
     feature=st.sampled_from((None, None, None, "vision")),
     fingerprint=st.sampled_from((None, None, None, "f1", "f2")),
+    attempt_id=st.sampled_from((None, "a1", "a1", "a2")),
 )
 deducts = _calls(
     "deduct_credits",

@@ -107,7 +107,15 @@ def test_every_extra_is_in_a_table_above() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["ducto", "ducto.interface.memory", "ducto.interface.models", "ducto.stores.memory", "ducto.telemetry"]
+    "module",
+    [
+        "ducto",
+        "ducto.interface.memory",
+        "ducto.interface.models",
+        "ducto.manager",
+        "ducto.stores.memory",
+        "ducto.telemetry",
+    ],
 )
 def test_importing_loads_no_driver_though_all_are_there(whole: Environment, module: str) -> None:
     program = f"""

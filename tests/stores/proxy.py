@@ -13,6 +13,7 @@ class CuttingProxy:
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
         self._cut = False
+        self._containing = b""
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
 
@@ -30,9 +31,14 @@ class CuttingProxy:
                 task.cancel()
             await asyncio.gather(*proxy._tasks, return_exceptions=True)
 
-    def cut_next_reply(self) -> None:
-        """The next bytes from the server are not passed on; the connection is closed instead."""
-        self._cut = True
+    def cut_next_reply(self, *, containing: bytes = b"") -> None:
+        """The next bytes from the server that have `containing` are not passed on; the connection is closed instead."""
+        self._cut, self._containing = True, containing
+
+    @property
+    def will_cut(self) -> bool:
+        """Whether the reply that is to be cut has not come yet."""
+        return self._cut
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -55,7 +61,7 @@ class CuttingProxy:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
         with suppress(OSError):
             while data := await reader.read(65_536):
-                if replies and self._cut:
+                if replies and self._cut and self._containing in data:
                     self._cut = False
                     return
                 writer.write(data)

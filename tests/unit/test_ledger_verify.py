@@ -145,6 +145,7 @@ def debt_without_reason(books: Books) -> None:
             sequence=ann.sequence,
             transaction_id="txn_planted",
             type="charge",
+            event="credits.deducted",
             user_id="ann",
             team_id=None,
             amount=-taken,

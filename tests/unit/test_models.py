@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 from datetime import UTC, datetime
 
 import pytest
@@ -20,7 +22,8 @@ from ducto.models import (
     SpendCap,
     Transaction,
 )
-from ducto.models.base import Row
+from ducto.models.base import Row, unvalidated
+from ducto.stores.memory import MemoryStore
 from ducto.usage import MAX_AMOUNT, UsageMetrics
 
 NOW = datetime(2026, 3, 1, 12, 30, 0, 123456, tzinfo=UTC)
@@ -83,6 +86,40 @@ def test_results_ignore_what_a_newer_store_adds(model: type[BaseModel]) -> None:
 
 def test_an_unknown_field_is_dropped() -> None:
     assert "novelty" not in Outcome.model_validate({"replayed": True, "novelty": 1}).model_dump()
+
+
+def test_what_is_made_without_validation_is_the_same() -> None:
+    made, again = unvalidated(ReserveResult)(reservation_id="r", amount=3), ReserveResult(reservation_id="r", amount=3)
+    assert made == again
+    assert repr(made) == repr(again)
+    assert made.model_dump_json() == again.model_dump_json()
+    assert pickle.loads(pickle.dumps(made)) == copy.copy(made) == again
+    changed = made.model_copy(update={"held": 1})
+    assert (changed.held, made.held) == (1, 0)
+    with pytest.raises(ValidationError, match="frozen"):
+        made.amount = 2  # type: ignore[misc]
+
+
+def test_a_model_that_needs_values_is_not_made_without_validation() -> None:
+    with pytest.raises(AssertionError, match="SpendCap"):
+        unvalidated(SpendCap)  # type: ignore[type-var]
+
+
+async def test_what_the_memory_store_answers_would_pass_validation() -> None:
+    async with MemoryStore() as store:
+        await store.add_credits("ann", 1_000)
+        await store.set_spend_cap(CAP)
+        await store.set_spend_cap(CAP.model_copy(update={"cap_type": "monthly", "action": "notify"}))
+        held = await store.reserve_credits("ann", 100, "chat", model="small", idempotency_key="a")
+        assert held.cap_warning is not None
+        assert held.cap_notices
+        spent = await store.deduct_credits("ann", str(held.reservation_id), 120)
+        assert spent.cap_notices
+        charged = await store.charge_credits("ann", 5, model="small")
+        for answer in (held, spent, charged):
+            plain = {name: getattr(answer, name) for name in type(answer).model_fields}
+            assert type(answer).model_validate(plain, strict=True) == answer
+            assert type(answer).model_validate_json(answer.model_dump_json()) == answer
 
 
 @pytest.mark.parametrize("limit", [-1, MAX_AMOUNT + 1, 1.0, True, "5", float("nan"), None])

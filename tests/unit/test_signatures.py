@@ -79,6 +79,7 @@ ADDED_KEYWORDS: dict[str, set[str]] = {
         "feature",
         "pricing_version",
         "fingerprint",
+        "attempt_id",
     },
     "deduct_credits": {"usage", "estimated", "model", "pricing_version"},
     "deduct_team": {"idempotency_key", "usage", "estimated", "model", "pricing_version"},

@@ -135,10 +135,10 @@ class _MessagesStream(StreamReader):
         kind = body.get("type")
         if kind == "content_block_delta":
             delta = object_at(body, "delta")
-            for name in _DELTA_TEXTS:
-                value = delta.get(name)
-                if value is not None:
-                    self.delivered_bytes += text_bytes(value)
+            texts = [value for name in _DELTA_TEXTS if (value := delta.get(name))]
+            self.delivered_bytes += sum(map(text_bytes, texts))
+            if len(texts) == 1 and isinstance(texts[0], str):
+                self._learn(event.raw, texts[0], shown=event.raw)
         elif kind == "message_delta":
             self._merged.overwrite(body.get("usage"))
             self._ended = self._ended or text_at(object_at(body, "delta"), "stop_reason") is not None

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from ducto.errors import ArgumentError
 from ducto.middleware.providers.jsontext import parse_request
 from ducto.middleware.providers.numbers import Problems
+from ducto.middleware.providers.repeated import RepeatedEvent
 from ducto.middleware.sse import SSEEvent, SSEParser
 from ducto.usage import UsageMetrics
 
@@ -37,6 +38,9 @@ Dialect = Literal["openai", "anthropic", "gemini", "bedrock"]
 #: Input that the request's own bytes do not bound: a conversation that the provider keeps, tools that the
 #: provider runs (their results are input), a file that the provider fetches, sound.
 UnboundedInput = Literal["stored_context", "hosted_tools", "remote_file", "audio"]
+
+#: Events from which is learned without use, one after the other.
+MAX_FRUITLESS = 16
 
 #: How long the prompt asks to be cached; a write costs more than plain input.
 CacheWrite = Literal["5m", "1h"]
@@ -123,6 +127,32 @@ class StreamReader(ABC):
         #: Bytes (UTF-8) of text delivered so far, see `UsageReading.delivered_bytes`.
         self.delivered_bytes = 0
         self.problems: Problems = Problems()
+        #: Events that deliver nothing but text, as one before them did.
+        self._repeated: RepeatedEvent | None = None
+        self._fruitless = 0
+
+    def feed_repeated(self, raw: bytes) -> bytes | None:
+        """Take a whole event by its bytes if it differs from one that was fed in nothing but the text that it delivers.
+
+        Returns what the client is to see of it, and `None` if it has to be parsed and fed.
+        """
+        if self._repeated is None:
+            return None
+        found = self._repeated.read(raw)
+        if found is None:
+            return None
+        self._fruitless = 0
+        self.delivered_bytes += found[0]
+        return found[1]
+
+    def _learn(self, raw: bytes, text: str, *, shown: bytes) -> None:
+        """Know events like this one again: all that it said is said already, but for its `text`.
+
+        Where no event is like the one before, it is given up soon.
+        """
+        if self._fruitless < MAX_FRUITLESS:
+            self._fruitless += 1
+            self._repeated = RepeatedEvent.learn(raw, text, shown=shown) or self._repeated
 
     @abstractmethod
     def feed(self, event: SSEEvent) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
+from pydantic_core import from_json
+
 from ducto.errors import ArgumentError
 
 __all__ = ["MAX_TEXT_DEPTH", "load_object", "parse_request", "text_bytes"]
@@ -38,9 +40,13 @@ def load_object(data: bytes) -> dict[str, Any] | None:
     do.
     """
     try:
-        parsed = json.loads(data.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return None
+        # Thrice as fast. Its refusals are not final: it is stricter about depth, surrogates and invalid UTF-8.
+        parsed = from_json(data, cache_strings="keys")
+    except ValueError:
+        try:
+            parsed = json.loads(data.decode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            return None
     return parsed if isinstance(parsed, dict) else None
 
 

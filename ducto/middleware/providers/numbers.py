@@ -50,7 +50,12 @@ class FieldReader:
         self._path = path
         self._problems = problems
         #: Names of the fields that were present with a value that is no count.
-        self.rejected: set[str] = set()
+        self.rejected: frozenset[str] = frozenset()
+
+    @property
+    def empty(self) -> bool:
+        """There is nothing to read."""
+        return not self._source
 
     def count(self, name: str) -> int | None:
         """The count `name`; `None` if it is absent, null or rejected (then it is in `rejected`)."""
@@ -59,7 +64,7 @@ class FieldReader:
             return None
         if type(value) is int and 0 <= value <= MAX_AMOUNT:
             return value
-        self.rejected.add(name)
+        self.rejected |= {name}
         self._problems.add(f"{self._path}.{name} is not a whole number from 0 to 2^53-1 and was rejected")
         return None
 
@@ -70,7 +75,7 @@ class FieldReader:
             return None
         if type(value) in (int, float) and 0 <= value <= MAX_AMOUNT // 1000 and math.isfinite(value):
             return int((Decimal(str(value)) * 1000).to_integral_value(ROUND_CEILING))
-        self.rejected.add(name)
+        self.rejected |= {name}
         self._problems.add(f"{self._path}.{name} is not a number of seconds and was rejected")
         return None
 
@@ -80,7 +85,14 @@ class FieldReader:
 
     def nested(self, name: str) -> FieldReader:
         """A reader of the object `name`; of an empty one if it is absent or no object."""
-        return FieldReader(object_at(self._source, name), path=f"{self._path}.{name}", problems=self._problems)
+        value = self._source.get(name)
+        if not isinstance(value, dict):
+            return _NO_FIELDS
+        return FieldReader(value, path=f"{self._path}.{name}", problems=self._problems)
+
+
+#: What an object that is not there says. It has nothing to reject, so all may share it.
+_NO_FIELDS = FieldReader({}, path="", problems=Problems())
 
 
 def capped(amount: int) -> int:

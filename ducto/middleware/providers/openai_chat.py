@@ -40,6 +40,8 @@ from ducto.usage import UsageMetrics
 __all__ = ["OpenAIChat", "OpenAICompletions"]
 
 _DELTA_TEXTS = ("content", "refusal", "tool_calls", "function_call")
+_TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
+_MORE_THAN_TEXT = ("tool_calls", "function_call", "audio")
 #: What `include_usage` adds to every chunk but the last. A quote within a string is escaped, so it cannot match.
 _NULL_USAGE = re.compile(rb'"usage"[ \t]*:[ \t]*null')
 
@@ -63,8 +65,10 @@ class _CompletionsFormat(Provider):
         tier = text_at(body, "service_tier")
         usage = _read_usage(body.get("usage"), request=request, tier=tier, problems=problems)
         calls = ToolCalls()
+        delivered_bytes = 0
         for choice in objects_in(body.get("choices")):
             _note_calls(choice, "message", calls)
+            delivered_bytes += _choice_bytes(choice, "message")
         return UsageReading(
             usage=None if usage is None else calls.within(usage),
             final=usage is not None,
@@ -72,7 +76,7 @@ class _CompletionsFormat(Provider):
             problems=problems.as_tuple(),
             model=text_at(body, "model"),
             service_tier=tier,
-            delivered_bytes=sum(_choice_bytes(choice, "message") for choice in objects_in(body.get("choices"))),
+            delivered_bytes=delivered_bytes,
         )
 
     def stream_reader(self, *, request: CallRequest) -> StreamReader:
@@ -177,11 +181,18 @@ class _CompletionsStream(StreamReader):
         if self._model is None:
             self._model = text_at(body, "model")
         if "service_tier" in body:
-            self._tier = text_at(body, "service_tier") or self._tier
+            tier = text_at(body, "service_tier") or self._tier
+            if tier != self._tier:
+                # Events that were learned before would say otherwise.
+                self._tier, self._repeated = tier, None
         usage = body.get("usage")
         if usage is None:
+            raw = event.raw
             if "usage" in body and not self.request.usage_requested:
-                event.raw = _without_null_usage(event.raw)
+                event.raw = _without_null_usage(raw)
+            text = _only_text(choices)
+            if text is not None and not self.failed:
+                self._learn(raw, text, shown=event.raw)
             return False
         self._take(usage, final=choices == [] or self._ended_choice)
         return choices == []
@@ -304,6 +315,21 @@ def _choice_bytes(choice: Mapping[str, Any], holder: str) -> int:
         size += max(text_bytes(message.get("reasoning_content")), text_bytes(message.get("reasoning")))
     audio = message.get("audio")
     return size + (text_bytes(audio.get("transcript")) if isinstance(audio, dict) else 0)
+
+
+def _only_text(choices: object) -> str | None:
+    """The text that an event with these choices delivers, if it does nothing else."""
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+        return None
+    choice: dict[str, Any] = choices[0]
+    delta = choice.get("delta")
+    if not isinstance(delta, dict):
+        text = choice.get("text")
+        return text if isinstance(text, str) else None
+    if any(delta.get(name) for name in _MORE_THAN_TEXT):
+        return None
+    texts = [text for name in _TEXTS if (text := delta.get(name))]
+    return texts[0] if len(texts) == 1 and isinstance(texts[0], str) else None
 
 
 def _note_calls(choice: Mapping[str, Any], holder: str, calls: ToolCalls) -> None:

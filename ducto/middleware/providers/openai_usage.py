@@ -23,6 +23,8 @@ def read_input(total: int, details: FieldReader, *, problems: Problems) -> Input
     A cache write is under one name in OpenAI's own answers, and under another in those of LiteLLM's proxy, which
     also has Anthropic's lifetimes. What is written for half a day counts as the long write.
     """
+    if details.empty:
+        return InputSplit(fresh=total)
     lifetimes = details.nested("cache_write_tokens_details")
     translated = details.nested("cache_creation_token_details")
     return split_input(
@@ -38,6 +40,8 @@ def read_input(total: int, details: FieldReader, *, problems: Problems) -> Input
 
 def read_output(total: int, details: FieldReader, *, problems: Problems) -> OutputSplit:
     """`total` output tokens by their details, which are a part of them; rejected predictions are text too."""
+    if details.empty:
+        return OutputSplit(text=total)
     return split_output(
         total,
         reasoning=details.part("reasoning_tokens"),

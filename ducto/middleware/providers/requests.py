@@ -70,7 +70,8 @@ def read_media(messages: object) -> Media:
     """
     media = Media()
     for message in messages if isinstance(messages, list) else ():
-        if isinstance(message, dict):
+        # Mostly the content is a text, which holds no parts.
+        if isinstance(message, dict) and (isinstance(message.get("content"), list) or "output" in message):
             for part in _parts(message, depth=MAX_PART_DEPTH):
                 _note(part, media)
     return media

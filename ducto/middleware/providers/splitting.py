@@ -14,11 +14,11 @@ class InputSplit:
     """Input without overlap: `fresh` is text that was neither read from nor written to a cache."""
 
     fresh: int
-    cached: int
-    written: int
-    written_long: int
-    audio: int
-    image: int
+    cached: int = 0
+    written: int = 0
+    written_long: int = 0
+    audio: int = 0
+    image: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class OutputSplit:
     """Output without overlap: `text` is what is neither reasoning nor sound nor image."""
 
     text: int
-    reasoning: int
-    audio: int
-    image: int
+    reasoning: int = 0
+    audio: int = 0
+    image: int = 0
 
 
 def split_input(

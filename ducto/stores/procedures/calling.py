@@ -26,6 +26,7 @@ __all__ = [
     "filled",
     "first_answer",
     "is_minted",
+    "mint_attempt",
     "mint_key",
     "returns_refusals",
     "without_minted_key",
@@ -43,6 +44,13 @@ _MINTED = "ducto-minted-"
 
 def mint_key() -> str:
     return _MINTED + secrets.token_hex(16)
+
+
+def mint_attempt(key: str | None) -> str | None:
+    """An id for one call under its caller's own `key`, so that the store's repetition of it is told apart from a
+    replay. A call under a minted key needs none: nobody else has the key.
+    """
+    return None if key is None else secrets.token_hex(8)
 
 
 def is_minted(key: object) -> bool:

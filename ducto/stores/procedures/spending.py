@@ -22,6 +22,7 @@ from ducto.stores.procedures.calling import (
     account_of_reservation,
     filled,
     first_answer,
+    mint_attempt,
     mint_key,
     returns_refusals,
     without_minted_key,
@@ -61,6 +62,7 @@ class SpendingProcedures(ProcedureCaller):
         feature: str | None = None,
         pricing_version: str | None = None,
         fingerprint: str | None = None,
+        attempt_id: str | None = None,
     ) -> ReserveResult:
         arguments.check_amount(amount)
         arguments.check_id(user_id)
@@ -71,6 +73,7 @@ class SpendingProcedures(ProcedureCaller):
         arguments.check_optional_id(feature, name="feature")
         arguments.check_optional_id(pricing_version, name="pricing_version")
         arguments.check_optional_id(fingerprint, name="fingerprint")
+        arguments.check_optional_id(attempt_id, name="attempt_id")
         arguments.check_int(min_balance, minimum=-MAX_AMOUNT, maximum=MAX_AMOUNT, name="min_balance")
         arguments.check_int(ttl_seconds, minimum=1, maximum=MAX_TTL_SECONDS, name="ttl_seconds")
         arguments.check_int(grace_seconds, minimum=0, maximum=MAX_GRACE_SECONDS, name="grace_seconds")
@@ -99,6 +102,7 @@ class SpendingProcedures(ProcedureCaller):
                 "feature": feature,
                 "pricing_version": pricing_version,
                 "fingerprint": fingerprint,
+                "attempt_id": attempt_id if attempt_id is not None else mint_attempt(idempotency_key),
             },
             _RESERVE_DEFAULTS,
         )

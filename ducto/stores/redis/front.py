@@ -191,15 +191,16 @@ class RedisFront(ForwardingStore):
         *,
         key: str | None,
         notes: tuple[Metadata, UsageMetrics | None],
-        fingerprint: str | None = None,
+        texts: tuple[str | None, ...] = (),
         terms: tuple[object, ...],
     ) -> Asked | None:
         """A call that asks for credits, where a refusal may be kept for it: nobody can have accepted it before.
 
-        `terms` is all that makes one such call be refused where another is not. It is the use of a fresh key.
+        `terms` is all that makes one such call be refused where another is not; `notes` and `texts` need only have
+        their form. It is the use of a fresh key.
         """
         is_fresh_call = is_fresh(key)
-        if self._refusals is None or not is_fresh_call or not is_well_formed(amount, *notes, key, fingerprint):
+        if self._refusals is None or not is_fresh_call or not is_well_formed(amount, *notes, key, *texts):
             return None
         return Asked(
             account=self._keys.payer(user_id, team_id),

@@ -45,6 +45,7 @@ class RedisSpending(RedisFront):
         feature: str | None = None,
         pricing_version: str | None = None,
         fingerprint: str | None = None,
+        attempt_id: str | None = None,
     ) -> ReserveResult:
         async def reserve() -> ReserveResult:
             return await self._inner.reserve_credits(
@@ -64,6 +65,7 @@ class RedisSpending(RedisFront):
                 feature=feature,
                 pricing_version=pricing_version,
                 fingerprint=fingerprint,
+                attempt_id=attempt_id,
             )
 
         account = self._keys.payer(user_id, team_id)
@@ -74,7 +76,7 @@ class RedisSpending(RedisFront):
             amount,
             key=idempotency_key,
             notes=(metadata, None),
-            fingerprint=fingerprint,
+            texts=(fingerprint, attempt_id),
             terms=(
                 operation_type,
                 min_balance,

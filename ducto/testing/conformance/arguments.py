@@ -189,6 +189,10 @@ async def check_bad_texts_are_refused_in_every_field(harness: Harness) -> None:
                 "fingerprint",
                 await store.reserve_credits(payer, 1, "chat", fingerprint=bad, idempotency_key=key()),
             ),
+            (
+                "attempt_id",
+                await store.reserve_credits(payer, 1, "chat", attempt_id=bad, idempotency_key=key()),
+            ),
             ("team_id", await store.reserve_credits(payer, 1, "chat", team_id=bad)),
             ("model of a charge", await store.charge_credits(payer, 1, model=bad)),
         ):

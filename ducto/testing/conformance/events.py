@@ -81,10 +81,12 @@ async def check_replays_record_no_event(harness: Harness) -> None:
     add_key, charge_key, reserve_key = key(), key(), key()
     cursor = await event_cursor(store)
     reservation_id = ""
-    for _ in range(3):
+    for attempt_id in ("mine", "mine", "another's"):
         expect(await store.add_credits(payer, 100, "purchase", idempotency_key=add_key), "add")
         expect(await store.charge_credits(payer, 10, idempotency_key=charge_key), "charge")
-        result = await store.reserve_credits(payer, 10, "chat", min_balance=0, idempotency_key=reserve_key)
+        result = await store.reserve_credits(
+            payer, 10, "chat", min_balance=0, idempotency_key=reserve_key, attempt_id=attempt_id
+        )
         reservation_id = expect(result, "reserve").reservation_id or ""
         expect(await store.deduct_credits(payer, reservation_id, 10), "deduct")
         expect(await store.release_reservation(payer, reservation_id), "release after deduct")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ducto.models import Outcome, SpendCap
+from ducto.models import Outcome, ReserveResult, SpendCap
 from ducto.testing.conformance.helpers import (
     books,
     charge,
@@ -73,6 +73,53 @@ async def check_fingerprint_is_compared_in_place_of_the_amount(harness: Harness)
     other = await store.reserve_credits(payer, 10, "chat", idempotency_key=idempotency_key, fingerprint="body-2")
     refused(other, "idempotency_mismatch", "another fingerprint, same estimate")
     equal(known(other.details, "details").mismatch, ("fingerprint",), "fields that differ")
+
+
+async def check_reserve_knows_its_own_attempt_again(harness: Harness) -> None:
+    """Who lost the reply and asks again holds the reservation; whoever else uses the key does not."""
+    store, one_key = harness.store, key()
+    payer = await fund(store, 100)
+
+    async def reserve(attempt_id: str | None, amount: int = 10) -> ReserveResult:
+        return await store.reserve_credits(payer, amount, "chat", idempotency_key=one_key, attempt_id=attempt_id)
+
+    first = expect(await reserve("attempt-1"), "reserve of the first attempt")
+    equal(first.replayed, False, "replayed of the first answer")
+    for other in ("attempt-2", "attempt-", None):
+        equal(await reserve(other), first.model_copy(update={"replayed": True}), f"reserve of the attempt {other!r}")
+    equal(await reserve("attempt-1"), first, "the same attempt again")
+    refused(await reserve("attempt-1", 11), "idempotency_mismatch", "the same attempt for another amount")
+    await books(store, payer, "after one reserve asked for six times", balance=100, available=90)
+
+
+async def check_attempt_is_told_what_became_of_its_reservation(harness: Harness) -> None:
+    store, one_key = harness.store, key()
+    payer = await fund(store, 100)
+    for state in ("settled", "expired"):
+        made = await store.reserve_credits(
+            payer, 10, "chat", idempotency_key=one_key + state, attempt_id="mine", ttl_seconds=10, grace_seconds=0
+        )
+        if state == "settled":
+            expect(await store.deduct_credits(payer, known(made.reservation_id, "reservation_id"), 10), "deduct")
+        else:
+            await harness.advance(11)
+        again = await store.reserve_credits(payer, 10, "chat", idempotency_key=one_key + state, attempt_id="mine")
+        equal((again.replayed, again.state), (False, state), f"the attempt whose reservation is {state}")
+
+
+async def check_attempt_id_is_no_key(harness: Harness) -> None:
+    """It only tells whose answer it is: without a key, and under two keys, one attempt makes two reservations."""
+    store = harness.store
+    payer = await fund(store, 100)
+    for one_key in (None, None, key(), key()):
+        result = await store.reserve_credits(payer, 10, "chat", idempotency_key=one_key, attempt_id="mine")
+        equal(expect(result, "reserve").replayed, False, "replayed of a new reservation")
+    await books(store, payer, "after four reserves of one attempt", balance=100, available=60)
+    unnamed = key()
+    expect(await store.reserve_credits(payer, 10, "chat", idempotency_key=unnamed), "reserve of no attempt")
+    for attempt_id in ("mine", unnamed, None):
+        result = await store.reserve_credits(payer, 10, "chat", idempotency_key=unnamed, attempt_id=attempt_id)
+        equal(result.replayed, True, f"replayed to the attempt {attempt_id!r} of what no attempt was named for")
 
 
 async def check_charge_compares_the_model_and_not_the_metadata(harness: Harness) -> None:
