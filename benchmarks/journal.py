@@ -3,32 +3,34 @@
 The store is one that answers at once, so that all time is the manager's and the journal's. Beside it a bare loop that
 writes the same bytes, with an `fsync` for each record and with one for a group of as many as there are callers: nothing
 that lasts can be quicker than that on this disk. All in turns, so that a slow moment of the machine hits them alike.
-Run it with `python -m benchmarks.journal [FOLDER]`, on the disk that is to be measured.
+
+Run it with `python -m benchmarks.journal`; TMPDIR names a folder on the disk that is to be measured.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.figures import Comparison, Effort, Figure, Section, about, compare, figure, run_alone
 from ducto.journal import SettleJournal, segment
 from ducto.manager import CreditManager
 from ducto.models import DeductionResult, ReserveResult
 from ducto.stores.memory import MemoryStore
 
-__all__ = ["CALLERS", "Measured", "main", "measure"]
+__all__ = ["CALLERS", "main", "measure"]
 
 CALLERS = (1, 16, 256)
 ROUNDS = 7
 SETTLES_PER_ROUND = 1_024
 USERS = 16
+AIM_LONE_RATIO = 3.0
+AIM_SETTLES_PER_FSYNC = 16.0
 
 
 class InstantStore(MemoryStore):
@@ -49,10 +51,11 @@ class InstantStore(MemoryStore):
         return self._settled
 
 
-class Measured(NamedTuple):
-    """By the number of callers: of one settle the CPU and the time in microseconds, and settles for each `fsync`."""
+class _Samples(NamedTuple):
+    """One round: of a settle the CPU and the time in microseconds, without and with the journal; settles for each
+    `fsync`; and the time of a record in the bare loops.
+    """
 
-    callers: int
     cpu_without: float
     cpu_with: float
     time_without: float
@@ -107,12 +110,11 @@ def _timed(work: Callable[[], None]) -> tuple[float, float]:
     )
 
 
-def measure(folder: Path, callers: int) -> Measured:
-    """The medians of `ROUNDS` rounds in turns."""
+def _rounds(folder: Path, callers: int, rounds: int) -> list[_Samples]:
     record = b"x" * 150  # as long as the record of such a settle
     syncs = _CountedSyncs()
     segment.os = syncs  # type: ignore[assignment]
-    rows: list[tuple[float, ...]] = []
+    taken: list[_Samples] = []
     try:
         with asyncio.Runner() as runner:
             store = InstantStore()
@@ -120,33 +122,66 @@ def measure(folder: Path, callers: int) -> Measured:
             journaled = CreditManager(store, maintain_every_seconds=None, journal=SettleJournal(folder))
             for manager in (plain, journaled):
                 runner.run(_settle(manager, callers))
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 without = _timed(lambda: runner.run(_settle(plain, callers)))
                 before = syncs.count
                 with_it = _timed(lambda: runner.run(_settle(journaled, callers)))
                 shared = SETTLES_PER_ROUND / max(1, syncs.count - before)
                 one_each, grouped = _bare(folder, record, group=1), _bare(folder, record, group=callers)
-                rows.append((without[0], with_it[0], without[1], with_it[1], shared, one_each, grouped))
+                taken.append(_Samples(without[0], with_it[0], without[1], with_it[1], shared, one_each, grouped))
             runner.run(plain.aclose())
             runner.run(journaled.aclose())
     finally:
         segment.os = os
-    return Measured(callers, *(statistics.median(column) for column in zip(*rows, strict=True)))
+    return taken
+
+
+def measure(effort: Effort) -> Section:
+    """By the number of callers, each beside the bare loops."""
+    comparisons: list[Comparison] = []
+    figures: list[Figure] = []
+    for callers in CALLERS:
+        with tempfile.TemporaryDirectory(prefix="ducto-journal-") as folder:
+            rounds = _rounds(Path(folder), callers, 2 if effort.quick else ROUNDS)
+        named = f"{callers} caller{'s' if callers > 1 else ''}"
+        by_name = {
+            name: figure(f"{named}: {label}", [getattr(each, name) for each in rounds], unit=unit)
+            for name, label, unit in (
+                ("cpu_without", "CPU of a settle without the journal", "µs"),
+                ("cpu_with", "CPU of a settle with it", "µs"),
+                ("time_with", "a settle with it", "µs"),
+                ("bare_one_each", "bare loop, an fsync for each record", "µs"),
+                ("bare_in_groups", f"bare loop, an fsync for {callers} records", "µs"),
+                ("settles_per_fsync", "settles for each fsync", ""),
+            )
+        }
+        if callers == CALLERS[0]:
+            comparisons.append(
+                compare(
+                    "a lone settle with the journal, on an instant store",
+                    by_name["time_with"],
+                    by_name["bare_one_each"],
+                    aim=AIM_LONE_RATIO,
+                    better="lower",
+                    paired=True,
+                )
+            )
+        if callers == CALLERS[-1]:
+            comparisons.append(
+                compare(
+                    f"settles for each fsync, {named}",
+                    by_name["settles_per_fsync"],
+                    aim=AIM_SETTLES_PER_FSYNC,
+                    better="higher",
+                )
+            )
+        figures += by_name.values()
+    return Section("Settle journal", about(__doc__), comparisons, figures)
 
 
 def main() -> None:
-    """Print a row for each number of callers."""
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder:
-        print(f"{'settle journal':<16}{'CPU us, off':>12}{'on':>8}{'us, off':>10}{'on':>9}{'bare, each':>12}", end="")
-        print(f"{'bare, groups':>14}{'of it':>8}{'settles/fsync':>15}")
-        for callers in CALLERS:
-            found = measure(Path(folder), callers)
-            ratio = found.time_with / found.bare_in_groups
-            print(
-                f"{callers:>4} callers    {found.cpu_without:>12.1f}{found.cpu_with:>8.1f}{found.time_without:>10.1f}"
-                f"{found.time_with:>9.1f}{found.bare_one_each:>12.1f}{found.bare_in_groups:>14.1f}{ratio:>7.1f}x"
-                f"{found.settles_per_fsync:>15.1f}"
-            )
+    """Measure and print."""
+    run_alone(measure, description=__doc__)
 
 
 if __name__ == "__main__":

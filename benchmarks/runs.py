@@ -30,6 +30,7 @@ MODULES = (
     "postgres",
     "redis",
     "overspend",
+    "journal",
     "growth",
     "analytics",
 )

@@ -34,6 +34,9 @@ async def serve(
         listener = socket.create_server((host, port))
     except OSError as error:
         raise ConfigError(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port.") from error
+    # As TCP by name, for only then does asyncio send small packets at once: else each answer on a kept connection waits
+    # for the caller's delayed acknowledgement, some 40 ms.
+    listener = socket.socket(listener.family, listener.type, socket.IPPROTO_TCP, fileno=listener.detach())
     # An answer that is cut on purpose is logged by uvicorn as an error of the app, hence the level.
     config = uvicorn.Config(
         app,

@@ -94,6 +94,7 @@ async def test_charges_are_refused_too(books: Fronts) -> None:
         {"amount": 0},
         {"amount": -1},
         {"fingerprint": ""},
+        {"attempt_id": ""},
         {"idempotency_key": "mine"},
         {"idempotency_key": FreshKey("")},
     ],
