@@ -12,7 +12,7 @@ from ducto.journal.segment import Segment
 
 __all__ = ["Adopted", "adopt_segments"]
 
-logger = logging.getLogger("ducto.journal")
+logger: logging.Logger = logging.getLogger("ducto.journal")
 
 #: Segments that are held at once: each keeps a file open, and its records in memory.
 MOST_AT_ONCE = 16

@@ -26,9 +26,9 @@ class Segment:
     def __init__(self, path: Path, descriptor: int, *, size: int) -> None:
         self.path = path
         #: How many bytes are known to be there.
-        self.size = size
+        self.size: int = size
         #: False after a failed `fsync`: the kernel may have dropped what it could not write, and will not say so again.
-        self.trusted = True
+        self.trusted: bool = True
         self._descriptor = descriptor
         _open.add(self)
 

@@ -18,7 +18,7 @@ from ducto.journal.segment import Segment, sync_folder
 
 __all__ = ["JournalUnavailableError", "JournalWriter"]
 
-logger = logging.getLogger("ducto.journal")
+logger: logging.Logger = logging.getLogger("ducto.journal")
 
 #: Strikes need not last, since a replay changes nothing: they wait this long for a record to travel with.
 STRIKE_WAIT_SECONDS = 0.2

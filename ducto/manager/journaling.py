@@ -27,7 +27,7 @@ from ducto.stores.base import CreditStore
 
 __all__ = ["CallJournal", "Debt", "open_journal"]
 
-logger = logging.getLogger("ducto.journal")
+logger: logging.Logger = logging.getLogger("ducto.journal")
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +45,7 @@ class CallJournal:
 
     def __init__(self, folder: BooksFolder, settings: SettleJournal, events: EventEmitter) -> None:
         self.folder = folder
-        self.replay_every_seconds = settings.replay_every_seconds
+        self.replay_every_seconds: float = settings.replay_every_seconds
         #: In the order in which they came; each counts once, by identity.
         self.later: dict[Debt, None] = {}
         self._writer = JournalWriter(folder, max_bytes=settings.max_bytes)

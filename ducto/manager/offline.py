@@ -20,7 +20,7 @@ from ducto.usage import UsageMetrics
 
 __all__ = ["FailOpen", "OfflineCalls"]
 
-logger = logging.getLogger("ducto.manager")
+logger: logging.Logger = logging.getLogger("ducto.manager")
 
 #: Without a bound of its own all users together may have this many times what one may have.
 USERS_AT_ONCE = 100

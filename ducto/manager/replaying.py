@@ -19,7 +19,7 @@ from ducto.manager.journaling import CallJournal, Debt
 
 __all__ = ["JournalReport", "ReplayOutcome", "Replayer"]
 
-logger = logging.getLogger("ducto.journal")
+logger: logging.Logger = logging.getLogger("ducto.journal")
 
 #: `booked` also where the store had booked it before; `refused` for good; `kept` where it did not answer.
 ReplayOutcome = Literal["booked", "refused", "kept"]

@@ -70,7 +70,7 @@ class ForwardingStore(CreditStore):
     def __init__(self, inner: CreditStore, *, owns_inner: bool = False) -> None:
         self._inner = inner
         self._owns_inner = owns_inner
-        self.durable = inner.durable
+        self.durable: bool = inner.durable
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._inner!r})"

@@ -51,7 +51,7 @@ class PostgresStore(ProcedureStore):
     `statement_timeout_seconds` bounds every call, `long_statement_timeout_seconds` reports, audits and sweeps.
     """
 
-    durable = True
+    durable: bool = True
 
     def __init__(
         self,

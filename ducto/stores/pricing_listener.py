@@ -15,6 +15,8 @@ logger: logging.Logger = logging.getLogger("ducto.stores.postgres")
 
 CHANNEL = "ducto_pricing"
 _CHECK_SECONDS = 30.0
+#: How long the end of the listener waits for a connection that is just being made.
+_CONNECT_SECONDS = 1.0
 
 
 class PricingListener(KeptListener):
@@ -25,7 +27,7 @@ class PricingListener(KeptListener):
         self._connect = connect
 
     async def _listen(self) -> None:
-        connection = await self._connect()
+        connection = await self._connected()
         try:
             lost = asyncio.Event()
             connection.add_termination_listener(lambda _: lost.set())
@@ -39,3 +41,16 @@ class PricingListener(KeptListener):
                     await connection.execute("SELECT 1", timeout=_CHECK_SECONDS)
         finally:
             connection.terminate()
+
+    async def _connected(self) -> Any:
+        """A connection. Where we are stopped meanwhile, it is waited for: asyncpg complains of its own halved ones."""
+        connecting = asyncio.ensure_future(self._connect())
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            await asyncio.wait((connecting,), timeout=_CONNECT_SECONDS)
+            if not connecting.done():
+                connecting.cancel()
+            elif connecting.exception() is None:
+                connecting.result().terminate()
+            raise

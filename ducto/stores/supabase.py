@@ -40,7 +40,7 @@ class HttpxSupabaseStore(ProcedureStore):
     ten seconds.
     """
 
-    durable = True
+    durable: bool = True
 
     def __init__(
         self,

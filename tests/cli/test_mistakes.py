@@ -112,7 +112,7 @@ def test_migrate_by_the_variable_and_setup_by_the_store(ducto: Ducto, monkeypatc
     assert "DUCTO_DATABASE_URL" in ducto.refused("migrate", code=2)
     monkeypatch.setenv("DUCTO_DATABASE_URL", ducto.url)
     assert ducto.run("migrate") == "Everything is up to date.\n"
-    assert ducto.json("migrate") == {"success": True, "errors": [], "applied": []}
+    assert ducto.json("migrate") == {"success": True, "errors": [], "applied": [], "newer": []}
     printed, said = ducto.ended("migrate", "--grant-to", "nobody_of_that_name", code=1)
     assert printed == "Nothing was changed.\n"
     assert "no role 'nobody_of_that_name'" in said

@@ -24,6 +24,7 @@ from tests.journal.support import segments
 @pytest.fixture
 def url(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[str]:
     monkeypatch.setenv("DUCTO_JOURNAL", str(folder))
+    monkeypatch.setenv("COLUMNS", "300")  # So that no name is broken in two.
     with asyncio.Runner() as runner:
         opened = new_database(postgres_server())
         database = runner.run(opened.__aenter__())

@@ -125,7 +125,7 @@ class StreamReader(ABC):
         #: The provider reported an error within the stream.
         self.failed = False
         #: Bytes (UTF-8) of text delivered so far, see `UsageReading.delivered_bytes`.
-        self.delivered_bytes = 0
+        self.delivered_bytes: int = 0
         self.problems: Problems = Problems()
         #: Events that deliver nothing but text, as one before them did.
         self._repeated: RepeatedEvent | None = None
