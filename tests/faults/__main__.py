@@ -19,7 +19,9 @@ _ACKNOWLEDGED = 20_000
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long faults happen (default: 60)")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="how long faults happen (default: 60); with too few calls, longer"
+    )
     parser.add_argument("--seed", type=int, help="repeats the schedule of another run (or: DUCTO_FAULTS_SEED)")
     parser.add_argument("--plant", choices=PLANTS, help="plant this bug; the run then has to fail")
     parser.add_argument("--no-journal", action="store_true", help="keep no journals of charges")
@@ -30,14 +32,20 @@ def main() -> int:
     named = os.environ.get("DUCTO_FAULTS_SEED")
     seed = given.seed if given.seed is not None else int(named) if named else secrets.randbelow(2**32)
     print(f"seed {seed}; repeat with: python -m tests.faults --seconds {given.seconds:g} --seed {seed}", flush=True)
-    setting = Setting(seed=seed, seconds=given.seconds, plant=given.plant, journal=not given.no_journal)
-    report = run(setting, folder=given.keep)
-    print(report.table())
     minutes = given.seconds / 60
     kills = given.least_kills if given.least_kills is not None else int(_KILLS_PER_MINUTE * minutes)
     acknowledged = given.least_acknowledged
     if acknowledged is None:
         acknowledged = int(_ACKNOWLEDGED * min(1.0, minutes))
+    setting = Setting(
+        seed=seed,
+        seconds=given.seconds,
+        least_acknowledged=acknowledged,
+        plant=given.plant,
+        journal=not given.no_journal,
+    )
+    report = run(setting, folder=given.keep)
+    print(report.table())
     return _judged(report, kills=kills, acknowledged=acknowledged)
 
 

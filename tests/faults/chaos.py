@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.faults.network import BackgroundLoop
@@ -13,29 +15,41 @@ from tests.faults.world import World
 __all__ = ["Blows", "wreak"]
 
 
+#: How much longer than its time a run may go on until there were enough calls.
+LONGEST_FACTOR = 3.0
+
+
 @dataclass(slots=True)
 class Blows:
-    """What was done, by target."""
+    """What was done, by target, and in how many seconds."""
 
     kills: Counter[str] = field(default_factory=Counter)
     stops: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
 
     @property
     def total(self) -> int:
         return self.kills.total() + self.stops.total()
 
 
-def wreak(world: World, background: BackgroundLoop) -> Blows:
-    """Let everything on the schedule happen, in the setting's time; everything runs again at the end."""
+def wreak(world: World, background: BackgroundLoop, *, enough: Callable[[], bool]) -> Blows:
+    """Let everything on the schedule happen, in the setting's time and until it is `enough`. All runs again at the
+    end.
+    """
     blows, began = Blows(), time.monotonic()
     seed, seconds = world.setting.seed, world.setting.seconds
-    background.loop.call_soon_threadsafe(_plan_links, world, background, link_faults(seed, seconds=seconds))
-    for fault in server_faults(seed, seconds=seconds):
+    longest = seconds * LONGEST_FACTOR
+    planned: list[asyncio.TimerHandle] = []
+    background.loop.call_soon_threadsafe(_plan_links, world, background, link_faults(seed, seconds=longest), planned)
+    for fault in server_faults(seed, seconds=longest):
+        if fault.at_seconds >= seconds:
+            _sleep_until(began + seconds)
+            if enough():
+                break
         _sleep_until(began + fault.at_seconds)
         _strike(world, fault, blows)
-    _sleep_until(began + seconds)
-    for link in world.links.values():
-        background.loop.call_soon_threadsafe(link.heal)
+    blows.seconds = time.monotonic() - began
+    background.loop.call_soon_threadsafe(_heal_links, world, planned)
     return blows
 
 
@@ -52,9 +66,17 @@ def _strike(world: World, fault: ServerFault, blows: Blows) -> None:
         world.resume(fault.target)
 
 
-def _plan_links(world: World, background: BackgroundLoop, faults: list[LinkFault]) -> None:
-    for fault in faults:
-        background.loop.call_later(fault.at_seconds, _trouble, world, fault)
+def _plan_links(
+    world: World, background: BackgroundLoop, faults: list[LinkFault], planned: list[asyncio.TimerHandle]
+) -> None:
+    planned += [background.loop.call_later(fault.at_seconds, _trouble, world, fault) for fault in faults]
+
+
+def _heal_links(world: World, planned: list[asyncio.TimerHandle]) -> None:
+    for timer in planned:
+        timer.cancel()
+    for link in world.links.values():
+        link.heal()
 
 
 def _trouble(world: World, fault: LinkFault) -> None:

@@ -51,7 +51,7 @@ class Report:
         found = self.findings.by_kind
         lines += [
             "",
-            f"seed {self.setting.seed}, {self.setting.seconds:g} s: {self.blows.total} kills and stops, "
+            f"seed {self.setting.seed}, {self.blows.seconds:.0f} s: {self.blows.total} kills and stops, "
             f"{self.acknowledged} acknowledged calls, {self.audits} audits while it ran",
             ", ".join(f"{kind} {len(each)}" for kind, each in found.items()),
         ]
@@ -70,7 +70,7 @@ def run(setting: Setting, *, folder: Path | None = None) -> Report:
         with World(setting, where, background) as world:
             alarms = Alarms(world.url)
             watching = asyncio.run_coroutine_threadsafe(alarms.watch(), background.loop)
-            blows = wreak(world, background)
+            blows = wreak(world, background, enough=lambda: _acknowledged(where) >= setting.least_acknowledged)
             world.look_for_dead()
             world.stop_clients()
             if not watching.cancel():
@@ -84,6 +84,10 @@ def run(setting: Setting, *, folder: Path | None = None) -> Report:
             findings.died += world.died
             happened = {name: dict(link.happened) for name, link in world.links.items()}
             return Report(setting, blows, happened, calls, alarms.audits, findings)
+
+
+def _acknowledged(where: Path) -> int:
+    return sum(call.acknowledged for call in read_lists(where / "lists").values())
 
 
 def _endings(calls: Iterable[Call]) -> dict[str, Counter[str | None]]:

@@ -39,6 +39,8 @@ class Setting:
 
     seed: int
     seconds: float
+    #: With fewer calls it goes on, for at most `LONGEST_FACTOR` times as long: machines differ.
+    least_acknowledged: int = 0
     http_clients: int = 16
     #: In all workers together.
     library_clients: int = 48
