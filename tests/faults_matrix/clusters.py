@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import asyncpg  # type: ignore[import-untyped]
 
-from ducto.errors import ConfigError
-from ducto.testing.servers.postgres import postgres_binaries
-from ducto.testing.servers.processes import ChildProcess, free_port, give_to_server_user, remove_folder, server_user
+from ducto.testing.servers.postgres import postgres_binaries, wait_for_postgres
+from ducto.testing.servers.processes import (
+    ChildProcess,
+    free_port,
+    give_to_server_user,
+    remove_folder,
+    run_as_server_user,
+    server_user,
+)
 
 __all__ = ["Cluster", "processes_of"]
 
@@ -87,7 +90,7 @@ class Cluster:
             cwd=self._folder,
             keeps_root=bad_disk is not None,
         )
-        self._wait_until_ready()
+        wait_for_postgres(self._process, self._binaries, port=self.port)
 
     async def require_password(self, login: str, password: str) -> None:
         """Make a login that is asked for its password, as everybody is in production. The others still are not."""
@@ -112,14 +115,7 @@ class Cluster:
 
     def kill(self) -> None:
         """SIGKILL to all of its processes, also to those that are stopped."""
-        children = processes_of(self.process.pid)
-        self.process.kill()
-        for pid in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 10
-        while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        self.process.kill_family()
 
     async def execute(self, statement: str, *, database: str = "postgres") -> str | None:
         """Run a statement on a connection of its own; the first value of its first row."""
@@ -140,27 +136,7 @@ class Cluster:
         return (self._folder / "log").read_text(errors="replace")
 
     def _run(self, program: str, *arguments: object) -> None:
-        uid, gid = server_user() or (None, None)
-        done = subprocess.run(
-            [str(self._binaries / program), *map(str, arguments)],
-            check=False,
-            capture_output=True,
-            text=True,
-            user=uid,
-            group=gid,
-            extra_groups=None if uid is None else [],
-            cwd=self._folder,
-        )
-        if done.returncode != 0:
-            raise ConfigError(f"{program} failed: {done.stderr[-1000:]}")
-
-    def _wait_until_ready(self) -> None:
-        ready = [str(self._binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
-        deadline = time.monotonic() + _START_SECONDS
-        while subprocess.run(ready, check=False).returncode != 0:
-            if not self.process.running or time.monotonic() > deadline:
-                raise ConfigError(f"Postgres did not start: {self.log()[-2000:]}")
-            time.sleep(0.05)
+        run_as_server_user([str(self._binaries / program), *map(str, arguments)], cwd=self._folder)
 
 
 def processes_of(postmaster: int) -> dict[int, str]:

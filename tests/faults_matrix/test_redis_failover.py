@@ -8,7 +8,7 @@ import secrets
 from ducto.stores.memory import MemoryStore
 from ducto.stores.redis import RedisCacheStore
 from ducto.testing.servers.redis import RedisServer, start_redis
-from tests.faults_matrix.forwarder import Forwarder
+from tests.stores.proxy import CuttingProxy
 
 USERS = [f"user-{number}" for number in range(20)]
 
@@ -24,8 +24,8 @@ async def test_what_a_failover_of_redis_forgets_moves_no_money() -> None:
     with start_redis() as master, start_redis(settings=[("repl-diskless-sync-delay", "0")]) as replica:
         async with (
             MemoryStore() as books,
-            Forwarder.to(master.port) as link,
-            Forwarder.to(master.port) as address,
+            CuttingProxy.to(master.port) as link,
+            CuttingProxy.to(master.port) as address,
             RedisCacheStore(
                 books,
                 f"redis://127.0.0.1:{address.port}/0",

@@ -1,4 +1,6 @@
-"""A TCP proxy on loopback that can swallow a reply and hang up, as a network does at the worst moment."""
+"""A TCP proxy on loopback that can swallow a reply and hang up, as a network does at the worst moment, and that can be
+pointed to another server, as the address behind a name or a load balancer.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ __all__ = ["CuttingProxy"]
 
 class CuttingProxy:
     def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
+        self._target_port: int | None = target_port
         self._cut = False
         self._containing = b""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -27,9 +29,14 @@ class CuttingProxy:
             yield proxy
         finally:
             server.close()
-            for task in proxy._tasks:
-                task.cancel()
-            await asyncio.gather(*proxy._tasks, return_exceptions=True)
+            await proxy.point_to(None)
+
+    async def point_to(self, port: int | None) -> None:
+        """Break all connections; new ones go to `port`, and while that is `None` nobody is let in."""
+        self._target_port = port
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cut_next_reply(self, *, containing: bytes = b"") -> None:
         """The next bytes from the server that have `containing` are not passed on; the connection is closed instead."""
@@ -45,6 +52,8 @@ class CuttingProxy:
         assert task is not None
         self._tasks.add(task)
         try:
+            if self._target_port is None:
+                return
             upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
             forth = asyncio.create_task(self._pass(reader, upstream_writer, replies=False))
             back = asyncio.create_task(self._pass(upstream_reader, writer, replies=True))

@@ -19,7 +19,7 @@ from ducto.testing.servers.processes import (
     free_port,
     give_to_server_user,
     remove_folder,
-    server_user,
+    run_as_server_user,
 )
 
 __all__ = ["PostgresServer", "Version", "postgres_binaries", "postgres_server"]
@@ -92,10 +92,7 @@ class PostgresServer:
             stop_signal=signal.SIGINT,
             cwd=self._folder,
         )
-        ready = [str(self.binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
-        self._process.wait_until(
-            lambda: subprocess.run(ready, check=False).returncode == 0, name="Postgres", seconds=_START_SECONDS
-        )
+        wait_for_postgres(self._process, self.binaries, port=self.port)
 
     def stop(self) -> None:
         """Stop the server and remove its folder. Harmless when repeated, and for a server that is not ours."""
@@ -108,24 +105,19 @@ class PostgresServer:
 
     def _init(self, data: Path) -> None:
         assert self.binaries is not None
-        user = server_user()
         command = [
             str(self.binaries / "initdb"),
             *("-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"),
         ]
-        uid, gid = user or (None, None)
-        done = subprocess.run(
-            command,
-            check=False,
-            capture_output=True,
-            text=True,
-            user=uid,
-            group=gid,
-            extra_groups=None if user is None else [],
-            cwd=data.parent,
-        )
-        if done.returncode != 0:
-            raise ConfigError(f"initdb failed: {done.stderr[-1000:]}")
+        run_as_server_user(command, cwd=data.parent)
+
+
+def wait_for_postgres(process: ChildProcess, binaries: Path, *, port: int) -> None:
+    """Wait until the server on `port` takes sessions. Raises `ConfigError` where it does not."""
+    ready = [str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres"]
+    process.wait_until(
+        lambda: subprocess.run(ready, check=False).returncode == 0, name="Postgres", seconds=_START_SECONDS
+    )
 
 
 def postgres_binaries(version: Version) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ducto.errors import ConfigError
 
-__all__ = ["ChildProcess", "free_port", "give_to_server_user", "server_user"]
+__all__ = ["ChildProcess", "free_port", "give_to_server_user", "run_as_server_user", "server_user"]
 
 #: Runs in the child before the server: drop root, which Postgres refuses to run as, and die with the parent (Linux).
 _LAUNCHER = """\
@@ -48,6 +48,24 @@ def give_to_server_user(path: Path) -> None:
     user = server_user()
     if user is not None:
         os.chown(path, *user)
+
+
+def run_as_server_user(command: list[str], *, cwd: Path) -> None:
+    """Run a program that prepares a server's files, as whom the server will run. Raises `ConfigError` if it fails."""
+    user = server_user()
+    uid, gid = user or (None, None)
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        user=uid,
+        group=gid,
+        extra_groups=None if user is None else [],
+        cwd=cwd,
+    )
+    if done.returncode != 0:
+        raise ConfigError(f"{Path(command[0]).name} failed: {done.stderr[-1000:]}")
 
 
 def free_port() -> int:
